@@ -1,0 +1,36 @@
+//! What the cluster agrees on, and the lease that says who leads.
+//!
+//! Cluster meaning (key names, JSON, who may write what) is written once, above
+//! the one `Store` trait; a backend knows nothing of Postgres, and nothing in
+//! this crate knows what a decision is.
+
+mod authority;
+mod backend;
+mod cluster;
+mod etcd;
+mod faulty;
+mod follow;
+mod keys;
+mod lease;
+mod lsn;
+mod memory;
+mod moment;
+mod retry;
+mod store;
+mod text;
+mod view;
+
+pub use authority::{Authority, ETCD_CLOCK, authority};
+pub use cluster::Dcs;
+pub use faulty::{Fault, Faults, On, WatchFault};
+pub use follow::Seen;
+pub use keys::{Keys, Place};
+pub use lease::{Acquire, Adopt, Leadership, Proof, RenewError, Session};
+pub use lsn::{BadLsn, Lsn, SystemId, Timeline};
+pub use memory::{Flaw, Memory};
+pub use moment::Moment;
+pub use store::StoreError;
+pub use view::{
+    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,
+    Versioned,
+};
