@@ -1,0 +1,102 @@
+//! What reading answers: health checks, documents and metrics, one function per
+//! endpoint, from what is watched. Nothing here changes anything.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{FromRequestParts, State};
+use dcs::{ClusterView, Moment};
+use http::request::Parts;
+use http::{Method, Uri};
+
+use crate::page::{self, Answer};
+use crate::respondent::Respondent;
+use crate::status::NodeStatus;
+use crate::{health, metrics, read, routes, wall};
+
+type Node = State<Arc<Respondent>>;
+
+/// What is known at the moment of the question.
+pub(crate) struct Known {
+    status: Arc<NodeStatus>,
+    view: Option<Arc<ClusterView>>,
+    now: Moment,
+}
+
+impl FromRequestParts<Arc<Respondent>> for Known {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, node: &Arc<Respondent>) -> Result<Self, Infallible> {
+        Ok(Self { status: node.status.borrow().clone(), view: node.view(), now: Moment::now() })
+    }
+}
+
+fn query(uri: &Uri) -> &str {
+    uri.query().unwrap_or_default()
+}
+
+/// A document, or the error page of `code` where there is none.
+fn document(code: u16, text: Option<String>) -> Answer {
+    text.map_or_else(|| page::error(code, None), |text| page::json(200, text))
+}
+
+pub(crate) async fn health(State(node): Node, uri: Uri) -> Answer {
+    let (status, now) = (node.status.borrow().clone(), Moment::now());
+    let code = health::check(uri.path(), query(&uri), &status, now);
+    page::json(code, node.document(status, now))
+}
+
+pub(crate) async fn liveness(known: Known) -> Answer {
+    page::bare(health::liveness(&known.status, known.now))
+}
+
+pub(crate) async fn readiness(known: Known, uri: Uri) -> Answer {
+    page::bare(health::readiness(query(&uri), &known.status, known.now))
+}
+
+pub(crate) async fn patroni(State(node): Node, method: Method) -> Answer {
+    if method == Method::GET {
+        node.look().await;
+    }
+    let status = node.status.borrow().clone();
+    page::json(200, node.document(status, Moment::now()))
+}
+
+pub(crate) async fn cluster(known: Known) -> Answer {
+    document(503, known.view.map(|view| read::cluster(&view, &known.status.scope)))
+}
+
+pub(crate) async fn members(known: Known) -> Answer {
+    document(503, known.view.as_deref().map(read::members))
+}
+
+pub(crate) async fn history(known: Known) -> Answer {
+    page::json(200, known.view.as_deref().map_or_else(|| "[]".to_owned(), read::history))
+}
+
+pub(crate) async fn config(known: Known) -> Answer {
+    document(502, known.view.as_deref().and_then(read::config))
+}
+
+pub(crate) async fn failsafe(known: Known) -> Answer {
+    document(502, known.view.as_deref().and_then(read::failsafe))
+}
+
+pub(crate) async fn metrics(State(node): Node, known: Known) -> Answer {
+    let requests = node.requests.load(Ordering::Relaxed);
+    page::metrics(metrics::page(&known.status, known.view.as_deref(), requests, known.now))
+}
+
+pub(crate) async fn role(State(node): Node, known: Known) -> Answer {
+    let time = wall::epoch(wall::now());
+    page::json(200, read::role_document(&known.status, &node.hostname, time, known.now))
+}
+
+pub(crate) async fn why(known: Known) -> Answer {
+    page::json(200, read::why(&known.status))
+}
+
+pub(crate) async fn openapi() -> Answer {
+    page::json(200, routes::openapi())
+}

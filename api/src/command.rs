@@ -1,0 +1,104 @@
+//! What people and peers may ask of a node over REST, and how a node replies.
+
+use dcs::Lsn;
+use serde_json::Value;
+
+/// A request that changes something. Its arguments are checked already
+/// (patroni-compat 2.7); whether it can be done is the node's to say.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// `POST /switchover`, and `POST /failover` (`leader` absent).
+    Handover(HandoverRequest),
+    /// `DELETE /switchover`.
+    CancelSwitchover,
+    /// `POST /restart`.
+    Restart(RestartRequest),
+    /// `DELETE /restart`.
+    CancelRestart,
+    /// `POST /reload`.
+    Reload,
+    /// `POST /reinitialize`.
+    Reinitialize {
+        /// Cancel a running job first.
+        force: bool,
+        /// Clone from the leader only.
+        from_leader: bool,
+    },
+    /// `PATCH /config`: null deletes, objects merge.
+    PatchConfig(Value),
+    /// `PUT /config`.
+    PutConfig(Value),
+    /// `POST /failsafe`, from a leader that has lost the store.
+    Failsafe(Value),
+    /// Stop the daemon and leave Postgres running (`matriarchctl handover`, `POST /matriarch/handover`).
+    LeaveRunning,
+}
+
+/// Who should lead next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandoverRequest {
+    /// Who must give up; absent for a failover.
+    pub leader: Option<String>,
+    /// Who should take over.
+    pub candidate: Option<String>,
+    /// When, in UTC epoch seconds, with the text as given.
+    pub scheduled_at: Option<(i64, String)>,
+}
+
+/// A restart with its filters, now or later.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RestartRequest {
+    /// When, in UTC epoch seconds, with the text as given.
+    pub schedule: Option<(i64, String)>,
+    /// Only if the node has this role (`primary`, `standby_leader`, `replica`).
+    pub role: Option<String>,
+    /// Only if the running server is older than this version (`server_version_num`), with the text as given.
+    pub postgres_version: Option<(u32, String)>,
+    /// Give up waiting after this many seconds.
+    pub timeout: Option<f64>,
+    /// Only if a restart is pending.
+    pub restart_pending: bool,
+}
+
+/// A node's reply: a status code and a body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// HTTP status code.
+    pub code: u16,
+    /// The body.
+    pub body: Body,
+    /// The `lsn` header of a failsafe answer.
+    pub lsn: Option<Lsn>,
+}
+
+/// The body of a reply.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// Patroni's plain text.
+    Text(String),
+    /// JSON.
+    Json(Value),
+}
+
+impl Reply {
+    /// A plain-text reply.
+    #[must_use]
+    pub fn text(code: u16, text: impl Into<String>) -> Self {
+        Self { code, body: Body::Text(text.into()), lsn: None }
+    }
+
+    /// A JSON reply.
+    #[must_use]
+    pub fn json(code: u16, value: Value) -> Self {
+        Self { code, body: Body::Json(value), lsn: None }
+    }
+}
+
+/// A command on its way to the node, with the way back.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked.
+    pub command: Command,
+    /// Where the reply goes; a dropped sender answers 503.
+    pub answer: tokio::sync::oneshot::Sender<Reply>,
+}
