@@ -1,0 +1,183 @@
+//! The lease thread: renews the session, holds the leadership, and enforces its
+//! hard deadline. It runs beside the node's loop, on its own thread and runtime,
+//! so that nothing which delays a turn can delay a renewal or the kill.
+//! It never decides who should lead.
+
+pub(crate) mod deadline;
+mod flags;
+mod renew;
+
+pub use flags::Flags;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use config::{NodeName, StoreConfig};
+use coordinator::Held;
+use dcs::{Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::postgres::Paths;
+
+/// What the lease thread holds.
+#[derive(Debug, Clone, Default)]
+pub struct Tenure {
+    /// The session under which the member record lives.
+    pub session: Option<Session>,
+    /// The leader lease.
+    pub held: Option<Held>,
+    /// The last epoch that was given up on purpose.
+    pub released: Option<Epoch>,
+    /// The store has lately not answered to the lease thread, whatever the watch says: a store that
+    /// is frozen, or behind a network that drops everything, breaks no connection.
+    pub silent: bool,
+    /// How often the hard deadline killed the instance.
+    pub fenced: u64,
+}
+
+impl Tenure {
+    /// The leader lease, while it gives the right to lead.
+    pub fn leading(&self) -> Option<Held> {
+        self.held.filter(|held| Moment::now() < held.soft)
+    }
+}
+
+/// What the node's loop asks of the lease thread.
+enum Order {
+    Acquire(oneshot::Sender<Result<bool, StoreError>>),
+    Adopt(oneshot::Sender<Result<bool, StoreError>>),
+    Prove(oneshot::Sender<Result<Epoch, RenewError>>),
+    Release(Option<Status>, oneshot::Sender<Result<bool, StoreError>>),
+    Ttl(Duration),
+}
+
+/// The node's side of the lease thread.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    orders: mpsc::Sender<Order>,
+    /// What is held now.
+    pub tenure: watch::Receiver<Tenure>,
+    /// Arming and pause.
+    pub flags: Arc<Flags>,
+}
+
+/// The lease thread is gone; the node must not go on.
+#[derive(Debug, thiserror::Error)]
+#[error("the lease thread has ended: the daemon must be restarted")]
+pub struct KeeperGone;
+
+/// What the lease thread needs to know.
+pub struct Terms {
+    /// This node.
+    pub me: NodeName,
+    /// How to reach the store; the thread has connections of its own.
+    pub store: StoreConfig,
+    /// Where the cluster's records live.
+    pub keys: Keys,
+    /// The lease's time to live.
+    pub ttl: Duration,
+    /// Bound on requests other than renewals.
+    pub patience: Duration,
+    /// The instance to kill at the hard deadline.
+    pub paths: Paths,
+}
+
+impl Keeper {
+    /// Starts the lease thread.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(terms: Terms) -> anyhow::Result<Self> {
+        let (orders, inbox) = mpsc::channel(8);
+        let (publish, tenure) = watch::channel(Tenure::default());
+        let flags = Arc::new(Flags::default());
+        let seen = Arc::clone(&flags);
+        std::thread::Builder::new()
+            .name("lease".into())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                match runtime {
+                    // Apart from each other: a request that waits for the store must not delay the kill.
+                    Ok(runtime) => runtime.block_on(async {
+                        let publish = Arc::new(publish);
+                        let (grace, given) = watch::channel(terms.ttl);
+                        let mut halves = tokio::task::JoinSet::new();
+                        let paths = terms.paths.clone();
+                        halves.spawn(deadline::enforce(
+                            Arc::clone(&publish),
+                            Arc::clone(&seen),
+                            paths,
+                            given,
+                        ));
+                        halves.spawn(renew::Renewer::new(terms, publish, seen, grace).run(inbox));
+                        // Neither may go on without the other; the node sees that nothing is told any more.
+                        halves.join_next().await;
+                    }),
+                    Err(error) => tracing::error!(%error, "the lease thread has no runtime"),
+                }
+            })
+            .context("starting the lease thread")?;
+        Ok(Self { orders, tenure, flags })
+    }
+
+    /// Takes the leader lease; `false` if somebody holds it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn acquire(&self) -> anyhow::Result<bool> {
+        self.ask(Order::Acquire).await?.context("acquiring the leader lease")
+    }
+
+    /// Takes back a leader key that names this node under an old lease; `false` if it does not any more.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn adopt(&self) -> anyhow::Result<bool> {
+        self.ask(Order::Adopt).await?.context("taking the leader key back")
+    }
+
+    /// Proves by a transaction that the lease is held now.
+    ///
+    /// # Errors
+    /// If it is not, or the store does not answer.
+    pub async fn prove(&self) -> anyhow::Result<Epoch> {
+        self.ask(Order::Prove).await?.context("proving the leader lease")
+    }
+
+    /// Gives the lease up, with a last status; `false` if it was not held any more.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn release(&self, status: Option<Status>) -> anyhow::Result<bool> {
+        self.ask(|answer| Order::Release(status, answer)).await?.context("releasing the leader lease")
+    }
+
+    /// Whether this reign may take writes now.
+    pub fn leads_in(&self, epoch: Epoch) -> bool {
+        self.tenure.borrow().leading().is_some_and(|held| held.epoch == epoch)
+    }
+
+    /// Changes the lease's time to live; a new session is opened, the leader key moves to it.
+    pub async fn set_ttl(&self, ttl: Duration) {
+        // A closed channel shows at the next question.
+        let _ = self.orders.send(Order::Ttl(ttl)).await;
+    }
+
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, KeeperGone> {
+        let (answer, reply) = oneshot::channel();
+        self.orders.send(order(answer)).await.map_err(|_| KeeperGone)?;
+        reply.await.map_err(|_| KeeperGone)
+    }
+}
+
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,78 @@
+//! The hard deadline: whatever of the instance runs when the lease has run out is
+//! killed, whatever else the daemon waits for. It never extends anything, touches
+//! no disk before the kill, and says nothing before it: a log can be stuck too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dcs::Moment;
+use tokio::sync::watch;
+
+use super::{Flags, Tenure, chain};
+use crate::postgres::{Paths, process};
+
+/// How often an armed deadline is compared with the clock even if no timer fires:
+/// timers stop in suspend, the deadline does not.
+const GLANCE: Duration = Duration::from_millis(250);
+/// How long one attempt to kill may take before it is repeated.
+const KILL: Duration = Duration::from_secs(5);
+
+/// Watches the deadline for as long as the lease thread lives. A server that may take writes
+/// without any lease is given `grace`, in which the node's loop proves a lease or stops it.
+pub async fn enforce(
+    tenure: Arc<watch::Sender<Tenure>>,
+    flags: Arc<Flags>,
+    paths: Paths,
+    grace: watch::Receiver<Duration>,
+) {
+    let mut changed = tenure.subscribe();
+    let unknown = process::Home::of(&paths);
+    let mut naked_since: Option<Moment> = None;
+    loop {
+        let held = changed.borrow_and_update().held;
+        let now = Moment::now();
+        let end = match held {
+            _ if !flags.enforced() => None,
+            Some(held) => Some(held.hard),
+            None => Some(*naked_since.get_or_insert(now) + *grace.borrow()),
+        };
+        if end.is_none() || held.is_some() {
+            naked_since = None;
+        }
+        let pause = match end {
+            Some(end) if now >= end => {
+                let home = flags.home();
+                kill(&tenure, &flags, home.as_deref().unwrap_or(&unknown)).await;
+                naked_since = None;
+                continue;
+            }
+            Some(end) => now.until(end).min(GLANCE),
+            None => Duration::from_secs(3600),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = flags.roused() => {}
+            // The sender lives in this function.
+            _ = changed.changed() => {}
+        }
+    }
+}
+
+async fn kill(tenure: &watch::Sender<Tenure>, flags: &Flags, home: &process::Home) {
+    match process::fence(home, KILL).await {
+        Ok(()) => {
+            flags.disarm();
+            tenure.send_modify(|tenure| {
+                tenure.held = None;
+                tenure.fenced += 1;
+            });
+            tracing::error!(
+                "the leader lease had run out and Postgres might still have taken writes: every process of the \
+                 instance was killed"
+            );
+        }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "killing the instance did not succeed; trying again");
+        }
+    }
+}

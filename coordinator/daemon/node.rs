@@ -1,0 +1,333 @@
+//! The node: one loop that waits for anything to happen, looks, decides, and acts.
+//! All judgement is `coordinator::decide`; this file only keeps its rhythm.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::client::Client;
+use api::command::{Asked, Reply};
+use api::status::NodeStatus;
+use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Task, Wish, decide};
+use dcs::{Dcs, Lsn, Moment, Seen, Session};
+use serde_json::Value;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::complaints::Complaints;
+use crate::instance::Instance;
+use crate::job::Jobs;
+use crate::lease::{Flags, Keeper};
+use crate::peers::Peers;
+use crate::postgres::parameters::{Catalog, Waiting};
+use crate::postgres::{Paths, process};
+use crate::settings::Settings;
+use crate::source::Source;
+use crate::task::Gain;
+use crate::{lineage, publish};
+
+/// How often the local server is looked at although nothing happened: health checks
+/// must not call a server writable that has been silent for a second.
+const PULSE: Duration = Duration::from_millis(500);
+/// The same for a standby that answers: nobody is sent to it for writes.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Everything a node consists of.
+pub struct Node {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) dcs: Dcs,
+    pub(crate) keeper: Keeper,
+    pub(crate) instance: Instance,
+    pub(crate) jobs: Jobs,
+    pub(crate) peers: Peers,
+    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) status: watch::Sender<Arc<NodeStatus>>,
+    pub(crate) past: Past,
+    pub(crate) ended: Option<Outcome>,
+    pub(crate) ending: Option<Wish>,
+    pub(crate) requests: BTreeMap<u64, (Wish, oneshot::Sender<Reply>)>,
+    pub(crate) next_request: u64,
+    pub(crate) leader_history: Option<LeaderHistory>,
+    pub(crate) reading: lineage::Reading,
+    pub(crate) floor: Option<Lsn>,
+    pub(crate) published: publish::Published,
+    pub(crate) last: Option<Decision>,
+    pub(crate) said: Moment,
+    pub(crate) wake: Moment,
+    pub(crate) exit: Option<i32>,
+    pub(crate) document: Option<Value>,
+    pub(crate) scheduled_restart: Option<publish::ScheduledRestart>,
+    /// Until when whoever asked for a restart waits, and the number of the request.
+    pub(crate) patience: Option<(u64, Moment)>,
+    pub(crate) inbox: mpsc::Receiver<Asked>,
+    pub(crate) signals: mpsc::Receiver<Signal>,
+    pub(crate) look: Arc<Notify>,
+    pub(crate) source: Source,
+    /// The settings changed: the server's files and the lease must follow.
+    pub(crate) configure: bool,
+    /// Parameters that wait for a restart, and when to look again.
+    pub(crate) pending: (BTreeMap<String, Waiting>, Moment),
+    /// What the installed server knows, and whether the wanted parameters must be held against it.
+    pub(crate) catalog: Catalog,
+    pub(crate) unfitted: bool,
+    /// What was last said about the cluster's settings.
+    pub(crate) warned: Vec<config::Problem>,
+    /// What was said of failures lately.
+    pub(crate) failures: Complaints,
+    /// What must run beside the loop, for as long as it runs.
+    background: JoinSet<()>,
+}
+
+/// What the operating system told the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: hand over, stop Postgres, end.
+    Stop,
+    /// SIGHUP: read the configuration again.
+    Reload,
+}
+
+/// What a node is made of.
+pub struct Parts {
+    /// The configuration in force.
+    pub settings: Arc<Settings>,
+    /// The store.
+    pub dcs: Dcs,
+    /// The store's watched view.
+    pub seen: watch::Receiver<Seen>,
+    /// The lease thread.
+    pub keeper: Keeper,
+    /// For asking other members.
+    pub client: Client,
+    /// Where the status goes.
+    pub status: watch::Sender<Arc<NodeStatus>>,
+    /// Commands from the REST interface.
+    pub inbox: mpsc::Receiver<Asked>,
+    /// Signals.
+    pub signals: mpsc::Receiver<Signal>,
+    /// Somebody wants a fresh look.
+    pub look: Arc<Notify>,
+    /// Where the configuration is read again.
+    pub source: Source,
+    /// What the installed server knows.
+    pub catalog: Catalog,
+    /// What was already said about the cluster's settings.
+    pub warned: Vec<config::Problem>,
+    /// What must run beside the loop, for as long as it runs.
+    pub background: JoinSet<()>,
+}
+
+impl Node {
+    /// Puts a node together; nothing runs yet.
+    pub fn new(parts: Parts) -> Self {
+        let document = publish::cached_document(&parts.settings.paths);
+        Self {
+            settings: parts.settings,
+            dcs: parts.dcs,
+            keeper: parts.keeper,
+            instance: Instance::default(),
+            jobs: Jobs::default(),
+            peers: Peers::new(parts.client),
+            seen: parts.seen,
+            status: parts.status,
+            past: Past::default(),
+            ended: None,
+            ending: None,
+            requests: BTreeMap::new(),
+            next_request: 1,
+            leader_history: None,
+            reading: lineage::Reading::default(),
+            floor: None,
+            published: publish::Published::default(),
+            last: None,
+            said: Moment::default(),
+            wake: Moment::now(),
+            exit: None,
+            document,
+            scheduled_restart: None,
+            patience: None,
+            inbox: parts.inbox,
+            signals: parts.signals,
+            look: parts.look,
+            source: parts.source,
+            configure: false,
+            pending: (BTreeMap::new(), Moment::default()),
+            catalog: parts.catalog,
+            unfitted: true,
+            warned: parts.warned,
+            failures: Complaints::default(),
+            background: parts.background,
+        }
+    }
+
+    /// Runs until a decision ends the daemon; returns the exit status.
+    pub async fn run(mut self) -> i32 {
+        loop {
+            self.turn().await;
+            if let Some(code) = self.exit {
+                return code;
+            }
+            self.wait().await;
+            if let Some(code) = self.exit {
+                return code;
+            }
+        }
+    }
+
+    /// A part of the daemon has ended, which is a bug. Nobody is left who would step down in
+    /// time, so what may take writes is stopped now.
+    async fn collapse(&mut self, part: &str) {
+        tracing::error!(
+            "{part} has ended, which is a bug of matriarch: the daemon ends and must be restarted"
+        );
+        disarm_by_force(&self.keeper.flags, &self.settings.paths).await;
+        self.exit = Some(1);
+    }
+
+    /// Looks, decides, acts, tells.
+    async fn turn(&mut self) {
+        self.keeper.flags.turned();
+        self.take_settings();
+        self.instance.refresh(&self.settings).await;
+        if std::mem::take(&mut self.unfitted) {
+            self.fit().await;
+        }
+        if std::mem::take(&mut self.configure) {
+            self.apply_settings().await;
+        }
+        self.look_for_pending().await;
+        self.due_restart();
+        let observation = self.observe().await;
+        let decision = decide(&observation, &self.past);
+        self.ended = None;
+        self.past = decision.past.clone();
+        self.wake = decision.wake;
+        self.say(&decision, observation.now);
+        let obstacles = coordinator::obstacles(&observation);
+        self.act(&decision.steps).await;
+        self.tell_the_impatient();
+        self.last = Some(decision);
+        self.tell(&obstacles).await;
+    }
+
+    /// Returns as soon as anything has happened that a decision could depend on.
+    async fn wait(&mut self) {
+        let calm = self.instance.look().is_some_and(|(_, look)| look.in_recovery);
+        let now = Moment::now();
+        let patience = self.patience.map(|(_, until)| until).filter(|until| *until > now);
+        let wake = self.wake.min(now + if calm { CALM } else { PULSE });
+        let wake = patience.map_or(wake, |until| wake.min(until));
+        tokio::select! {
+            Ok(()) = self.seen.changed() => {}
+            told = self.keeper.tenure.changed() => if told.is_err() {
+                self.collapse("the lease thread").await;
+            },
+            Some(_) = self.background.join_next() => self.collapse("a part beside the loop").await,
+            () = self.published.written() => {}
+            () = self.instance.exited() => {
+                let expected = self.jobs.expects_end();
+                if !expected {
+                    tracing::error!("the postmaster has ended on its own");
+                }
+                self.instance.ended(expected);
+            }
+            done = self.jobs.next() => self.finish(done),
+            () = self.peers.next() => {}
+            read = self.reading.next() => self.leader_history = read.or(self.leader_history.take()),
+            Some(asked) = self.inbox.recv() => self.asked(asked).await,
+            signal = self.signals.recv() => match signal {
+                Some(Signal::Reload) => self.reload(),
+                Some(Signal::Stop) | None => self.ending = Some(Wish::Stop),
+            },
+            () = self.look.notified() => {}
+            () = tokio::time::sleep(Moment::now().until(wake)) => {}
+        }
+    }
+
+    /// A reason is logged when it changes, and once per `loop_wait`, as Patroni does (P279).
+    fn say(&mut self, decision: &Decision, now: Moment) {
+        let changed = self.last.as_ref().is_none_or(|last| last.because != decision.because);
+        if changed || now.since(self.said) >= self.settings.cluster.loop_wait {
+            let progress = self.jobs.progress();
+            match progress.total {
+                0 => tracing::info!("{}", decision.because),
+                total => {
+                    tracing::info!("{} ({} of {} MB)", decision.because, progress.done >> 20, total >> 20);
+                }
+            }
+            self.said = now;
+        }
+    }
+
+    /// The cluster's settings follow the store; an unusable document leaves the last good one in force.
+    fn take_settings(&mut self) {
+        let view = self.seen.borrow_and_update().view.clone();
+        let Some(document) = view.as_ref().and_then(|view| view.config.as_ref()).map(|config| &config.value)
+        else {
+            return;
+        };
+        if self.document.as_ref() == Some(document) && self.settings.cluster.document == *document {
+            return;
+        }
+        let (cluster, problems) =
+            config::ClusterConfig::from_document_after(document, &self.settings.cluster);
+        if problems != self.warned {
+            for problem in &problems {
+                tracing::warn!("{problem}");
+            }
+            self.warned = problems;
+        }
+        if document.is_object() {
+            self.document = Some(document.clone());
+            publish::cache_document(&self.settings.paths, document);
+        }
+        if cluster != *self.settings.cluster {
+            let settings =
+                Settings::new(Arc::clone(&self.settings.node), Arc::new(cluster), self.settings.version);
+            self.replace_settings(settings);
+        }
+    }
+
+    fn finish(&mut self, done: crate::job::Done) {
+        crate::act::merge(self, &done);
+        // Without a data directory the server could not tell all that it knows.
+        self.unfitted |= matches!(done.task, Task::Initdb | Task::Clone { .. });
+        let failure = done.result.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(failure) = &failure {
+            tracing::error!("{} failed: {failure}", done.task);
+        }
+        if let Task::Restart { request: Some(id), .. } = &done.task
+            && let Some((_, answer)) = self.requests.remove(id)
+        {
+            let reply = match &done.result {
+                Ok(Gain::Starting(..)) => Reply::text(503, "postgres is still starting"),
+                Ok(_) => Reply::text(200, "restarted successfully"),
+                Err(_) => Reply::text(503, "restart failed"),
+            };
+            // Whoever asked may have gone away.
+            let _ = answer.send(reply);
+        }
+        self.ended = Some(Outcome { task: done.task, at: Moment::now(), failure });
+    }
+
+    /// The open requests, oldest first, for the decisions.
+    pub(crate) fn open_requests(&self) -> Vec<Request> {
+        self.requests.iter().map(|(id, (wish, _))| Request { id: *id, wish: wish.clone() }).collect()
+    }
+
+    /// The session of the lease thread.
+    pub(crate) fn session(&self) -> Option<Session> {
+        self.keeper.tenure.borrow().session.clone()
+    }
+}
+
+/// Kills what of the instance may take writes, when nobody is left to decide about it.
+pub async fn disarm_by_force(flags: &Flags, paths: &Paths) {
+    if !flags.armed() {
+        return;
+    }
+    match process::kill_all(paths, Duration::from_secs(10)).await {
+        Ok(_) => flags.disarm(),
+        Err(error) => tracing::error!("Postgres may still take writes without a lease: {error}"),
+    }
+}

@@ -1,0 +1,104 @@
+//! What a turn may still do while a job runs: end it when the lease that it
+//! needs is gone or its time is up; otherwise wait for it.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::decision::{Decision, Reply, Step, StopMode, Task};
+use crate::observation::{Job, Observation, Wish};
+use crate::past::{Intent, Past};
+use crate::reason::Reason;
+
+/// Decides while a job runs; nothing if no job stands in the way.
+pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
+    let job = seen.job.as_ref()?;
+    if job.task == Task::Checkpoint {
+        // It only shortens later work; any other task replaces it.
+        return None;
+    }
+    if needs_lease(&job.task) && !seen.settings.pause && !seen.holds_lease() {
+        return Some(Decision::act(seen, past.clone(), Reason::CancelJob, [Step::Cancel]));
+    }
+    if let Some(because) = start_given_up(seen, job) {
+        // What was started may go on without the job: it is stopped before the lease goes.
+        let past = Past { intent: Some(Intent::GiveUp(because.clone())), ..past.clone() };
+        return Some(Decision::act(seen, past, because, [Step::Cancel]));
+    }
+    let mut steps = Vec::new();
+    for request in seen.requests.iter().filter(|request| !performs(&job.task, request.id)) {
+        match request.wish {
+            Wish::Reinitialize { force: true, .. } => steps.push(Step::Cancel),
+            Wish::Reinitialize { .. } | Wish::Restart { .. } => {
+                steps.push(Step::Answer(request.id, Reply::Busy));
+            }
+            Wish::Stop | Wish::LeaveRunning => {}
+        }
+    }
+    if interrupted_by_ending(seen, &job.task) {
+        steps.push(Step::Cancel);
+    }
+    let because = match job.task {
+        Task::Promote { .. } => Reason::Promoting,
+        _ => Reason::Busy(job.task.to_string()),
+    };
+    if !starts_leader(seen, &job.task) {
+        return Some(Decision::act(seen, past.clone(), because, steps));
+    }
+    steps.extend(crate::handover::ask_everybody(seen));
+    let budget = job.since + start_budget(seen);
+    let again = if seen.now < budget { budget } else { seen.now + core::time::Duration::from_secs(1) };
+    Some(Decision::act(seen, past.clone(), because, steps).wake_by(again))
+}
+
+/// Whether the task is what this request asked for; its end answers it.
+fn performs(task: &Task, id: u64) -> bool {
+    matches!(task, Task::Restart { request: Some(asked), .. } if *asked == id)
+}
+
+/// Whether the task makes or keeps a writable server: without the lease it must end,
+/// and whatever it left is stopped at once.
+fn needs_lease(task: &Task) -> bool {
+    matches!(
+        task,
+        Task::Stop(StopMode::Handover)
+            | Task::FirstStart { .. }
+            | Task::RestartInPlace { .. }
+            | Task::Promote { .. }
+            | Task::Restart { standby: None, .. }
+    )
+}
+
+/// Work that a stopping daemon does not wait for. Stops and restarts run to their end.
+fn interrupted_by_ending(seen: &Observation, task: &Task) -> bool {
+    seen.ending.is_some()
+        && matches!(
+            task,
+            Task::Initdb | Task::Clone { .. } | Task::StartStandby { .. } | Task::Promote { .. }
+        )
+}
+
+/// Whether the leader's server is being started.
+fn starts_leader(seen: &Observation, task: &Task) -> bool {
+    matches!(task, Task::RestartInPlace { .. } | Task::StartStandby { .. }) && seen.holds_lease()
+}
+
+fn start_budget(seen: &Observation) -> core::time::Duration {
+    seen.settings.primary_start_timeout.max(core::time::Duration::from_secs(1))
+}
+
+/// A leader that starts for too long, or whose WAL somebody else holds whole, gives the lease up.
+fn start_given_up(seen: &Observation, job: &Job) -> Option<Reason> {
+    if !starts_leader(seen, &job.task) {
+        return None;
+    }
+    if let crate::Data::Present(control) = &seen.data
+        && let Some(end) = control.end
+        && let Some(name) = crate::handover::holder_of(seen, control.timeline, end)
+        && seen.now.since(job.since) > core::time::Duration::from_secs(1)
+    {
+        return Some(Reason::CandidateReady(name));
+    }
+    let overdue = seen.now.since(job.since) >= start_budget(seen);
+    (overdue && crate::handover::somebody_could_lead(seen))
+        .then(|| Reason::CannotStart(String::from("it did not start within primary_start_timeout")))
+}

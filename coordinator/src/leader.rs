@@ -1,0 +1,280 @@
+//! This node holds the lease: make its Postgres the primary, and keep it so.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use dcs::{ClusterView, Epoch, Initialize, Lsn, Timeline};
+
+use crate::decision::{Decision, Step, StopMode, Task};
+use crate::eligible::Obstacle;
+use crate::local::{Control, ControlState, Data, Process, Running};
+use crate::observation::{Asked, Observation};
+use crate::past::{Intent, Past};
+use crate::reason::Reason;
+use crate::{handover, slots};
+
+/// Decides while the lease is held.
+pub fn decide(seen: &Observation, past: Past) -> Decision {
+    let Some(epoch) = seen.lease.map(|held| held.epoch) else {
+        return Decision::wait(seen, past, Reason::LeaseLost);
+    };
+    if let Some(Intent::HandOver { revision, candidate, since }) = past.intent.clone() {
+        return handover::go_on(seen, past, revision, candidate.as_deref(), since);
+    }
+    if let Some(Intent::GiveUp(because)) = past.intent.clone() {
+        return give_up(seen, past, because);
+    }
+    if !seen.me.withheld.is_empty() && seen.store.reachable {
+        // A promise that cannot be kept was made meanwhile: whoever can keep it may lead, nobody else.
+        let intent = Intent::HandOver { revision: None, candidate: None, since: seen.now };
+        let past = Past { intent: Some(intent), ..past };
+        return handover::go_on(seen, past, None, None, seen.now);
+    }
+    match &seen.data {
+        Data::Empty => return without_data(seen, past, "the data directory is gone"),
+        Data::Unreadable(why) => return without_data(seen, past, why),
+        Data::Unfinished(_) => return without_data(seen, past, "the data directory is not usable"),
+        Data::Present(_) if past.bootstrapping && seen.postgres.process == Process::Gone => {
+            let steps = [Step::Begin(Task::FirstStart { epoch })];
+            return Decision::act(seen, past, Reason::FoundCluster, steps);
+        }
+        Data::Present(_) => {}
+    }
+    match (seen.postgres.process, &seen.postgres.running) {
+        (Process::Gone, _) => ended(seen, past, epoch),
+        (_, Some(running)) if running.standby.is_none() => serve(seen, past, epoch, running),
+        (_, Some(_)) => promote(seen, past, epoch),
+        (_, None) => silent(seen, past),
+    }
+}
+
+/// The leader key names this node under a lease of an earlier life: take it back,
+/// unless the local server cannot be the one that led.
+pub fn adopt(seen: &Observation, past: Past) -> Decision {
+    let view = seen.view();
+    if let Some(why) = seen.me.withheld.first() {
+        // The key runs out by itself.
+        if seen.may_write() {
+            return crate::replica::step_down(seen, past, Reason::LeaseLost);
+        }
+        let because = Reason::NotEligible(Obstacle::Withheld(why.clone()));
+        return Decision::wait(seen, past, because);
+    }
+    let (Some(leader), Data::Present(control)) = (&view.leader, &seen.data) else {
+        return Decision::wait(seen, past, Reason::NothingToOffer);
+    };
+    if let Initialize::Done(cluster) = view.initialize
+        && cluster != control.system_id
+    {
+        let because = Reason::WrongCluster { here: control.system_id, cluster };
+        return Decision::act(seen, past, because, [Step::Exit { code: 1 }]);
+    }
+    // What an earlier life checkpointed in this reign need not be checkpointed again.
+    let record = view.members.get(&seen.me.name).filter(|_| seen.is_primary());
+    let settled = record.is_some_and(|record| {
+        matches!(record.role.as_str(), "primary" | "master") && !record.checkpoint_pending
+    });
+    let checkpointed = if settled { Some(leader.epoch) } else { past.checkpointed };
+    let past = Past { checkpointed, ..past };
+    Decision::act(seen, past, Reason::TakeBackOwnKey, [Step::Adopt { revision: leader.revision }])
+}
+
+/// A leader without data stops what is left and lets somebody else lead (P242).
+fn without_data(seen: &Observation, past: Past, why: &str) -> Decision {
+    give_up(seen, past, Reason::CannotStart(String::from(why)))
+}
+
+/// Lets somebody else lead, but not before nothing of the instance is left: whoever
+/// takes the lease may promote at once (design.md 6).
+pub fn give_up(seen: &Observation, past: Past, because: Reason) -> Decision {
+    // Remembered until the lease is gone: a release can fail.
+    let past = Past { intent: Some(Intent::GiveUp(because.clone())), ..past };
+    if seen.postgres.process == Process::Gone {
+        return release(seen, past, because, None);
+    }
+    if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Stop(_))) {
+        let again = setback.again;
+        return Decision::wait(seen, past, because).wake_by(again);
+    }
+    Decision::act(seen, past, because, [Step::Begin(Task::Stop(StopMode::Immediate))])
+}
+
+/// How soon a release that failed is tried again.
+const RELEASE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Gives the lease back; a store that does not answer lets it run out.
+pub fn release(seen: &Observation, past: Past, because: Reason, position: Option<Lsn>) -> Decision {
+    let again = past.released_at.map_or(seen.now, |at| at + RELEASE_AGAIN);
+    if !seen.store.reachable || seen.now < again {
+        return Decision::wait(seen, past, because).wake_by(again.max(seen.now + Duration::from_millis(100)));
+    }
+    let past = Past { released_at: Some(seen.now), ..past };
+    Decision::act(seen, past, because, [Step::Release { position }])
+}
+
+/// Postgres ended while the lease was held: start it where it was if that is
+/// quick enough, or let a candidate lead.
+fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
+    let Data::Present(control) = &seen.data else {
+        return without_data(seen, past, "the data directory is not usable");
+    };
+    let failed = past.failed(|task| {
+        matches!(task, Task::RestartInPlace { .. } | Task::StartStandby { .. } | Task::FirstStart { .. })
+    });
+    if let Some(setback) = failed {
+        let because = Reason::CannotStart(setback.what.clone());
+        if handover::somebody_could_lead(seen) || setback.times >= 2 {
+            return give_up(seen, past, because);
+        }
+        if handover::anybody_unasked(seen) {
+            let asked = handover::ask_everybody(seen);
+            return Decision::act(seen, past, because, asked).wake_by(seen.now + Duration::from_secs(1));
+        }
+        let again = setback.again;
+        if seen.now < again {
+            return Decision::wait(seen, past, because).wake_by(again);
+        }
+    }
+    if control.standby_signal {
+        let steps = [Step::Begin(Task::StartStandby { upstream: None })];
+        return Decision::act(seen, past, Reason::StartFirst, steps);
+    }
+    let asked = handover::ask_everybody(seen);
+    if too_slow(seen, control) {
+        let because =
+            Reason::CannotStart(String::from("recovery would take longer than primary_start_timeout"));
+        if handover::somebody_could_lead(seen) {
+            return give_up(seen, past, because);
+        }
+        // Whether somebody could lead is known in a moment.
+        if handover::anybody_unasked(seen) {
+            return Decision::act(seen, past, because, asked);
+        }
+    }
+    if !seen.store.reachable {
+        // Nothing becomes writable without a proof of the lease.
+        return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
+    }
+    let because = Reason::CrashRestart { to_recover: control.to_recover };
+    let start = match control.state {
+        // A crash before the standby's recovery had ended: end it again, under the lease.
+        ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery => {
+            Task::StartStandby { upstream: None }
+        }
+        _ => Task::RestartInPlace { epoch },
+    };
+    let steps = [Step::Begin(start)].into_iter().chain(asked);
+    Decision::act(seen, past, because, steps)
+}
+
+/// Estimated recovery against max(1 s, `primary_start_timeout`).
+fn too_slow(seen: &Observation, control: &Control) -> bool {
+    let budget = seen.settings.primary_start_timeout.max(Duration::from_secs(1));
+    let seconds = control.to_recover / control.recovery_rate.max(1);
+    seen.settings.primary_start_timeout.is_zero() || Duration::from_secs(seconds) > budget
+}
+
+/// A postmaster runs and SQL does not answer.
+fn silent(seen: &Observation, past: Past) -> Decision {
+    let since = seen.postgres.silent_since.unwrap_or(seen.now);
+    let budget = seen.settings.primary_start_timeout.max(Duration::from_secs(1)).min(seen.settings.ttl);
+    if seen.now.since(since) < budget || !handover::somebody_could_lead(seen) {
+        let asked = handover::ask_everybody(seen);
+        let because = Reason::Busy(String::from("waiting for Postgres to answer"));
+        return Decision::act(seen, past, because, asked).wake_by(seen.now + Duration::from_secs(1));
+    }
+    give_up(seen, past, Reason::PrimarySilent)
+}
+
+/// A standby with the lease takes writes.
+fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
+    if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Promote { .. })) {
+        // A promotion whose end was not seen may still come: only a stopped server lets go safely.
+        let because = Reason::CannotStart(setback.what.clone());
+        return give_up(seen, past, because);
+    }
+    if !seen.store.reachable {
+        // Nothing becomes writable without a proof of the lease.
+        return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
+    }
+    let past = Past { checkpointed: None, intent: None, ..past };
+    Decision::act(seen, past, Reason::PromoteWithLease, [Step::Begin(promotion(seen, epoch))])
+}
+
+/// A promotion to a timeline that nobody has made (F05, F102): neither the store, nor any
+/// member's record, nor any answer knows it.
+pub fn promotion(seen: &Observation, epoch: Epoch) -> Task {
+    let view = seen.view();
+    let records = view.members.values().filter_map(|member| member.timeline);
+    let answers = seen.peers.values().filter_map(|peer| match &peer.answer {
+        Asked::Answered(_, answer) => answer.timeline,
+        _ => None,
+    });
+    let above = records.chain(answers).fold(view.timeline(), Timeline::max);
+    Task::Promote { epoch, above }
+}
+
+/// The everyday turn of a leader.
+fn serve(seen: &Observation, past: Past, epoch: Epoch, running: &Running) -> Decision {
+    let past = Past { intent: None, vacant_since: None, ..past };
+    if !seen.store.reachable {
+        return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
+    }
+    let view = seen.view();
+    if let Some(failover) = &view.failover {
+        let decision = handover::consider(seen, &past, failover);
+        if let Some(decision) = decision {
+            return decision;
+        }
+    }
+    let mut past = past;
+    let steps = upkeep(seen, &mut past, epoch, &view, running);
+    match seen.failover_due {
+        Some(due) if due > 0 => Decision::act(seen, past, Reason::HandOverScheduled, steps)
+            .wake_by(seen.now + Duration::from_secs(due.unsigned_abs())),
+        _ => Decision::act(seen, past, Reason::Leading, steps),
+    }
+}
+
+/// Repairs of shared records, slots, and the checkpoint that lets others rewind.
+pub fn upkeep(
+    seen: &Observation,
+    past: &mut Past,
+    epoch: Epoch,
+    view: &ClusterView,
+    running: &Running,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !matches!(view.initialize, Initialize::Done(_)) {
+        steps.push(Step::WriteInitialize(running.system_id));
+    }
+    if !view.config.as_ref().is_some_and(|config| config.value.is_object()) {
+        steps.push(Step::RestoreConfig);
+    }
+    // A first timeline has no history to write.
+    let first = running.timeline.0 <= 1 && view.history.is_none();
+    if view.timeline() != running.timeline && running.timeline.0 > 0 && !first {
+        steps.push(Step::WriteHistory);
+    }
+    let failed = past.waits(seen.now, |task| matches!(task, Task::Checkpoint)).is_some();
+    if past.checkpointed != Some(epoch) && seen.job.is_none() && !failed {
+        steps.push(Step::Begin(Task::Checkpoint));
+    }
+    // Last: a slot that cannot be made must not keep the rest from being done.
+    steps.extend(keep_slots(seen, past));
+    steps
+}
+
+/// Slots are brought in line once per `loop_wait`, and at once for a new member.
+pub fn keep_slots(seen: &Observation, past: &mut Past) -> Option<Step> {
+    let changes = slots::changes(seen, past);
+    let due = past.slots_at.is_none_or(|at| seen.now.since(at) >= seen.settings.loop_wait);
+    let lately = past.slots_at.is_some_and(|at| seen.now.since(at) < Duration::from_secs(1));
+    let urgent = !lately && changes.iter().any(|change| matches!(change, slots::SlotChange::Create(_)));
+    if changes.is_empty() || !(due || urgent) {
+        return None;
+    }
+    past.slots_at = Some(seen.now);
+    Some(Step::Slots(changes))
+}

@@ -1,0 +1,45 @@
+//! What this node should do next.
+//!
+//! Plain data in ([`Observation`], [`Past`]), plain data out ([`Decision`]): no file, no
+//! socket, no clock, no process. The same [`decide`] runs in the daemon, in the
+//! scenarios, in the simulator and in the replayer.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod busy;
+pub mod custody;
+mod decide;
+mod decision;
+mod election;
+mod eligible;
+mod fresh;
+mod handover;
+mod leader;
+mod local;
+mod observation;
+mod offline;
+mod past;
+mod paused;
+mod reason;
+mod rejoin;
+mod replica;
+mod request;
+pub mod slots;
+
+pub use decide::decide;
+pub use decision::{Decision, Grounds, Reply, Step, StopMode, Task};
+pub use eligible::{Obstacle, obstacles};
+pub use local::{
+    Control, ControlState, Data, Postgres, Process, Running, Slot, Standby, Unfinished, Upstream,
+};
+pub use observation::{
+    Asked, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair, Request,
+    Standing, Store, Wish,
+};
+pub use past::{Intent, Past, Setback};
+pub use reason::Reason;
+pub use rejoin::{Lineage, lineage};
+pub use replica::address;

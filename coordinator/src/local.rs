@@ -1,0 +1,156 @@
+//! The local side of an observation: the Postgres on this host and its data
+//! directory, as plain data.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use config::NodeName;
+use dcs::{Lsn, Moment, SystemId, Timeline};
+
+/// The local Postgres.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Postgres {
+    /// Its processes.
+    pub process: Process,
+    /// What SQL said, if it answers.
+    pub running: Option<Running>,
+    /// Since when SQL has been silent although a postmaster runs.
+    pub silent_since: Option<Moment>,
+    /// When the postmaster was last seen to end on its own.
+    pub crashed: Option<Moment>,
+}
+
+/// The processes of the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// None is left.
+    Gone,
+    /// The postmaster runs.
+    Postmaster,
+    /// The postmaster is gone, others are left: the instance has not ended.
+    Remnants,
+}
+
+/// What SQL said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Running {
+    /// When.
+    pub at: Moment,
+    /// Its identity.
+    pub system_id: SystemId,
+    /// `server_version_num`.
+    pub version: u32,
+    /// Its timeline: written by a primary; received, or else replayed, by a standby. Exact, not
+    /// that of the last restart point: elections compare it.
+    pub timeline: Timeline,
+    /// A standby's state; absent on a primary.
+    pub standby: Option<Standby>,
+    /// Its position: a primary's current write position, a standby's larger one of received and replayed.
+    pub position: Lsn,
+    /// Its replication slots.
+    pub slots: Vec<Slot>,
+}
+
+/// A standby's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    /// Received and flushed.
+    pub received: Option<Lsn>,
+    /// Replayed.
+    pub replayed: Lsn,
+    /// Streaming from somewhere now.
+    pub streaming: bool,
+    /// Replay is paused.
+    pub paused: bool,
+    /// Whom its settings make it follow.
+    pub upstream: Option<Upstream>,
+}
+
+/// Whom a standby follows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Upstream {
+    /// The member.
+    pub member: NodeName,
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The slot to stream from; absent without slots.
+    pub slot: Option<String>,
+}
+
+/// A replication slot of the local server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Physical rather than logical.
+    pub physical: bool,
+    /// Somebody streams from it.
+    pub active: bool,
+    /// Its `restart_lsn`.
+    pub restart: Option<Lsn>,
+}
+
+/// The data directory.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    /// There is no directory, or nothing in it.
+    Empty,
+    /// It cannot be read or is not Postgres's: people must look.
+    Unreadable(String),
+    /// An interrupted act left it unusable; it is never started.
+    Unfinished(Unfinished),
+    /// A data directory, with what `pg_control` says.
+    Present(Control),
+}
+
+/// What was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Creating a new cluster.
+    Bootstrap,
+    /// A rewind.
+    Rewind,
+}
+
+/// What `pg_control` says (and `pg_waldump`, for `end`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Control {
+    /// Identity.
+    pub system_id: SystemId,
+    /// State.
+    pub state: ControlState,
+    /// Timeline of the latest checkpoint.
+    pub timeline: Timeline,
+    /// Position of the latest checkpoint record.
+    pub checkpoint: Lsn,
+    /// Where a stopped primary's log ends, if it was read: the end of its shutdown
+    /// checkpoint's record, or of all valid records after a crash.
+    pub end: Option<Lsn>,
+    /// A standby must replay at least to here.
+    pub minimum_recovery: Lsn,
+    /// `standby.signal` was there: whatever ran last ran as a standby.
+    pub standby_signal: bool,
+    /// Rewinding is possible: `wal_log_hints` or checksums are on.
+    pub rewindable: bool,
+    /// WAL written since the last redo point, in bytes, as far as known.
+    pub to_recover: u64,
+    /// How many bytes of WAL this host recovers in a second, measured or assumed.
+    pub recovery_rate: u64,
+}
+
+/// The cluster state in `pg_control`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlState {
+    /// `shut down`: a primary stopped cleanly.
+    ShutDown,
+    /// `shut down in recovery`: a standby stopped cleanly.
+    ShutDownInRecovery,
+    /// `in archive recovery`: a standby ran.
+    InArchiveRecovery,
+    /// `in production`: a primary runs, or ran and crashed.
+    InProduction,
+    /// Anything else: it stopped somewhere in between.
+    Other,
+}

@@ -1,0 +1,215 @@
+//! What a node remembers between turns, and nothing else: everything here is
+//! made by one decision and read by the next.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use core::time::Duration;
+
+use config::NodeName;
+use dcs::{Epoch, Initialize, Lsn, Moment, Revision};
+
+use crate::decision::Task;
+use crate::local::Data;
+use crate::observation::{Observation, Outcome, Standing};
+use crate::reason::Reason;
+use crate::slots;
+
+/// The memory of the decisions.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Past {
+    /// Why Postgres is being stopped, or has been.
+    pub intent: Option<Intent>,
+    /// How far this node is in creating the cluster.
+    pub bootstrapping: bool,
+    /// Since when the lease has been vacant.
+    pub vacant_since: Option<Moment>,
+    /// Why the others' last answers kept this node from taking the vacant lease.
+    pub verdict: Option<Reason>,
+    /// The reign on whose timeline this leader has checkpointed.
+    pub checkpointed: Option<Epoch>,
+    /// The last failure, until what failed has succeeded.
+    pub setback: Option<Setback>,
+    /// When slots were last brought in line.
+    pub slots_at: Option<Moment>,
+    /// When each member was last seen, by slot name (`member_slots_ttl`).
+    pub members_seen: BTreeMap<String, Moment>,
+    /// The leader and reign with which a running standby's history was found to agree.
+    pub compared: Option<(NodeName, Epoch)>,
+    /// The leader and reign whose history a standby was found to have left, and where.
+    pub diverged: Option<(NodeName, Epoch, Lsn)>,
+    /// Since when this standby has not been streaming although it should.
+    pub idle_since: Option<Moment>,
+    /// When a leader's lineage was last read, and the newest revision known then.
+    pub read: Option<(Moment, Revision)>,
+    /// The store has said to this daemon that the cluster exists.
+    pub known: bool,
+    /// A claim on `initialize` by an earlier life of this node was given back.
+    pub claim_returned: bool,
+    /// When the lease was last to be given back.
+    pub released_at: Option<Moment>,
+    /// Since when the store has listed this node as a member.
+    pub listed_since: Option<Moment>,
+    /// The switchover that waits for a candidate to arrive on the leader's timeline, and since when.
+    pub weighed: Option<(Revision, Moment)>,
+    /// The switchover that was tried and given up, until its key is cleared.
+    pub abandoned: Option<Revision>,
+}
+
+/// Why Postgres is stopped on purpose.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Intent {
+    /// To hand leadership over.
+    HandOver {
+        /// The revision of the `failover` key that asked for it; absent on shutdown.
+        revision: Option<Revision>,
+        /// Who should take over.
+        candidate: Option<String>,
+        /// Since when.
+        since: Moment,
+    },
+    /// To become a standby: the lease is lost, or was handed over.
+    Demote,
+    /// To let somebody else lead: the lease is released as soon as nothing of the instance is left.
+    GiveUp(Reason),
+    /// To be cloned anew.
+    Reinitialize {
+        /// The request that asked for it.
+        request: u64,
+        /// Clone from the leader only.
+        from_leader: bool,
+    },
+}
+
+/// A failure, and when to try again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setback {
+    /// What failed.
+    pub task: Task,
+    /// How, in one sentence.
+    pub what: String,
+    /// How often in a row.
+    pub times: u32,
+    /// Not before this moment.
+    pub again: Moment,
+}
+
+/// The longest pause between two tries of the same task.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Past {
+    /// What stays true whatever is decided: vacancy, members seen, failures.
+    #[must_use]
+    pub fn remember(&self, seen: &Observation) -> Past {
+        let mut past = self.clone();
+        past.vacant_since = match seen.standing_of_key() {
+            Standing::Vacant => past.vacant_since.or(Some(seen.now)),
+            _ => None,
+        };
+        if past.vacant_since.is_none() {
+            past.verdict = None;
+        }
+        if let Some(view) = &seen.store.view {
+            let listed = view.members.contains_key(&seen.me.name);
+            past.listed_since = listed.then(|| past.listed_since.unwrap_or(seen.now));
+            past.known |= matches!(view.initialize, Initialize::Done(_));
+            // Slots kept for members that an earlier leader saw last count from now.
+            for slot in &view.status.retain_slots {
+                past.members_seen.entry(slot.clone()).or_insert(seen.now);
+            }
+            for name in view.members.keys().filter(|name| **name != seen.me.name) {
+                past.members_seen.insert(slots::slot_name(name.as_str()), seen.now);
+            }
+        }
+        if let Some(ended) = &seen.ended {
+            past.learn(ended, seen.lease.map(|held| held.epoch));
+        } else if seen.job.is_none() && seen.data == Data::Empty {
+            // The claim was refused, or what was begun is gone.
+            past.bootstrapping = false;
+        }
+        // What was begun as leader ends with the reign.
+        if !seen.holds_lease() {
+            past.intent = match past.intent {
+                // In pause, too, a server that was stopped to hand over comes back as a standby.
+                Some(Intent::HandOver { .. }) => Some(Intent::Demote),
+                Some(Intent::GiveUp(_)) => None,
+                other => other,
+            };
+        }
+        past
+    }
+
+    fn learn(&mut self, ended: &Outcome, epoch: Option<Epoch>) {
+        match &ended.failure {
+            Some(what) => {
+                if matches!(ended.task, Task::Initdb | Task::FirstStart { .. }) {
+                    self.bootstrapping = false;
+                }
+                let times = match &self.setback {
+                    Some(before) if same_kind(&before.task, &ended.task) => before.times.saturating_add(1),
+                    _ => 1,
+                };
+                let pause = match ended.task {
+                    // Until these are done nothing is safe.
+                    Task::Stop(_) | Task::KillRemnants => {
+                        (Duration::from_millis(250) * times).min(Duration::from_secs(2))
+                    }
+                    _ => Duration::from_secs(1u64 << times.min(4)).min(LONGEST_PAUSE),
+                };
+                let again = ended.at + pause;
+                self.setback = Some(Setback { task: ended.task.clone(), what: what.clone(), times, again });
+            }
+            None => {
+                let settles = |failed: &Task| {
+                    same_kind(failed, &ended.task) || (is_start(failed) && is_start(&ended.task))
+                };
+                if self.setback.as_ref().is_some_and(|setback| settles(&setback.task)) {
+                    self.setback = None;
+                }
+                match &ended.task {
+                    Task::Checkpoint => self.checkpointed = epoch,
+                    Task::FirstStart { .. } => {
+                        self.bootstrapping = false;
+                        self.checkpointed = epoch;
+                    }
+                    Task::Rewind { .. } | Task::Clone { .. } => {
+                        (self.setback, self.diverged, self.compared) = (None, None, None);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The failure of such a task, if trying again must wait.
+    #[must_use]
+    pub fn waits(&self, now: Moment, is: fn(&Task) -> bool) -> Option<&Setback> {
+        self.setback.as_ref().filter(|setback| is(&setback.task) && now < setback.again)
+    }
+
+    /// The failure of the same task with the same source, if trying again must wait.
+    #[must_use]
+    pub fn waits_for(&self, now: Moment, task: &Task) -> Option<&Setback> {
+        self.setback.as_ref().filter(|setback| setback.task == *task && now < setback.again)
+    }
+
+    /// The failure of such a task, whether or not it may be tried again.
+    #[must_use]
+    pub fn failed(&self, is: fn(&Task) -> bool) -> Option<&Setback> {
+        self.setback.as_ref().filter(|setback| is(&setback.task))
+    }
+}
+
+/// Whether the task makes a server run: any that did makes up for one that did not.
+fn is_start(task: &Task) -> bool {
+    matches!(
+        task,
+        Task::StartStandby { .. }
+            | Task::RestartInPlace { .. }
+            | Task::FirstStart { .. }
+            | Task::Restart { .. }
+    )
+}
+
+fn same_kind(one: &Task, other: &Task) -> bool {
+    core::mem::discriminant(one) == core::mem::discriminant(other)
+}

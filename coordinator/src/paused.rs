@@ -1,0 +1,100 @@
+//! Operators have taken over: keep the records right, touch nothing else
+//! (patroni-compat 5.11).
+
+use crate::decision::{Decision, Step, Task};
+use crate::local::Process;
+use crate::observation::{Observation, Standing};
+use crate::past::{Intent, Past};
+use crate::reason::Reason;
+use crate::{handover, leader, replica};
+
+/// Decides while the cluster is paused.
+pub fn decide(seen: &Observation, past: Past) -> Decision {
+    if seen.lease.is_some() && seen.holds_lease() {
+        return leading(seen, past);
+    }
+    match seen.standing_of_key() {
+        Standing::Orphaned if seen.is_primary() => leader::adopt(seen, past),
+        Standing::Vacant => vacant(seen, past),
+        Standing::Theirs(name) => following(seen, past, &name),
+        _ => Decision::wait(seen, past, Reason::Paused),
+    }
+}
+
+fn leading(seen: &Observation, past: Past) -> Decision {
+    if let Some(Intent::HandOver { revision, candidate, since }) = past.intent.clone() {
+        return handover::go_on(seen, past, revision, candidate.as_deref(), since);
+    }
+    let view = seen.view();
+    if seen.postgres.running.is_none() && seen.may_write() {
+        return Decision::wait(seen, past, Reason::StartingHere);
+    }
+    if !seen.is_primary() {
+        let named = view.failover.as_ref().and_then(|failover| failover.value.candidate.as_deref());
+        let epoch = seen.lease.map(|held| held.epoch);
+        let failed = past.failed(|task| matches!(task, Task::Promote { .. })).is_some();
+        return match (epoch, seen.standby()) {
+            (Some(epoch), Some(_)) if !failed && named == Some(seen.me.name.as_str()) => {
+                let steps = [Step::Begin(leader::promotion(seen, epoch))];
+                Decision::act(seen, past, Reason::PromoteWithLease, steps)
+            }
+            _ => leader::release(seen, past, Reason::PausedReleaseLease, None),
+        };
+    }
+    if let Some(failover) = &view.failover
+        && let Some(decision) = handover::consider(seen, &past, failover)
+    {
+        return decision;
+    }
+    let mut past = past;
+    let (Some(held), Some(running), true) = (seen.lease, &seen.postgres.running, seen.store.reachable) else {
+        return Decision::wait(seen, past, Reason::Paused);
+    };
+    let steps = leader::upkeep(seen, &mut past, held.epoch, &view, running);
+    Decision::act(seen, past, Reason::Paused, steps)
+}
+
+/// A running primary takes a free lease; a named candidate may take over.
+fn vacant(seen: &Observation, past: Past) -> Decision {
+    let view = seen.view();
+    let named = view.failover.as_ref().and_then(|failover| failover.value.candidate.as_deref());
+    let system_id = seen.postgres.running.as_ref().map(|running| running.system_id);
+    let fits = match view.initialize {
+        dcs::Initialize::Done(cluster) => Some(cluster) == system_id,
+        _ => true,
+    };
+    // What kept a promotion from ending is for people to find.
+    let failed = past.failed(|task| matches!(task, Task::Promote { .. })).is_some();
+    if !fits || !seen.me.may_lead() || (failed && !seen.is_primary()) {
+        return Decision::wait(seen, past, Reason::Paused);
+    }
+    let named_standby = named == Some(seen.me.name.as_str()) && seen.standby().is_some();
+    if named_standby {
+        return Decision::act(seen, past, Reason::NamedCandidate, [Step::Acquire]);
+    }
+    if seen.is_primary() && named.is_none() {
+        return Decision::act(seen, past, Reason::PausedTakeLease, [Step::Acquire]);
+    }
+    Decision::wait(seen, past, Reason::Paused)
+}
+
+/// A running standby is kept pointed at the leader; a stopped server stays stopped,
+/// unless it was stopped here to hand over.
+fn following(seen: &Observation, past: Past, name: &config::NodeName) -> Decision {
+    let handed_over = matches!(past.intent, Some(Intent::Demote | Intent::Reinitialize { .. }));
+    if handed_over && !seen.is_primary() {
+        return replica::decide(seen, past, name);
+    }
+    match (seen.postgres.process, seen.standby()) {
+        (Process::Postmaster, Some((_, standby))) => {
+            let wanted = replica::upstream(seen, &seen.view(), name);
+            if standby.upstream != wanted && wanted.is_some() {
+                return Decision::act(seen, past, Reason::Follow(name.clone()), [Step::Follow(wanted)]);
+            }
+            let mut past = past;
+            let steps = leader::keep_slots(seen, &mut past);
+            Decision::act(seen, past, Reason::Paused, steps)
+        }
+        _ => Decision::wait(seen, past, Reason::Paused),
+    }
+}

@@ -1,0 +1,217 @@
+//! Somebody else leads: follow, or become able to.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use config::NodeName;
+use dcs::{ClusterView, Initialize};
+
+use crate::decision::{Decision, Grounds, Step, StopMode, Task};
+use crate::local::{Data, Process, Running, Standby, Unfinished, Upstream};
+use crate::observation::Observation;
+use crate::past::{Intent, Past};
+use crate::reason::Reason;
+use crate::rejoin::{self, Lineage};
+use crate::slots::{is_true, slot_name};
+use crate::{fresh, leader};
+
+/// Decides while `name` holds the lease.
+pub fn decide(seen: &Observation, past: Past, name: &NodeName) -> Decision {
+    let view = seen.view();
+    if let Some(Intent::Reinitialize { .. }) = past.intent {
+        return reinitialize(seen, past, name);
+    }
+    if let (Initialize::Done(cluster), Data::Present(control)) = (view.initialize, &seen.data)
+        && cluster != control.system_id
+    {
+        let because = Reason::WrongCluster { here: control.system_id, cluster };
+        return Decision::act(seen, past, because, [Step::Exit { code: 1 }]);
+    }
+    // Before anything else is judged: whoever takes writes without the lease stops.
+    if seen.may_write() {
+        return step_down(seen, past, Reason::StepDown(name.clone()));
+    }
+    match &seen.data {
+        Data::Empty => return fresh::clone(seen, past, name),
+        Data::Unreadable(why) => return Decision::wait(seen, past, Reason::UnreadableData(why.clone())),
+        Data::Unfinished(Unfinished::Bootstrap) => return fresh::clean_up(seen, past),
+        Data::Unfinished(Unfinished::Rewind) => return rejoin::again(seen, past, name),
+        Data::Present(_) => {}
+    }
+    if seen.postgres.process == Process::Gone {
+        return rejoin::start(seen, past, name);
+    }
+    match seen.standby() {
+        None => Decision::wait(seen, past, Reason::StartingHere),
+        Some((running, standby)) => follow(seen, past, name, running, standby),
+    }
+}
+
+/// A server that takes writes without the lease stops at once.
+pub fn step_down(seen: &Observation, past: Past, because: Reason) -> Decision {
+    let past = Past { intent: Some(Intent::Demote), ..past };
+    stop(seen, past, because, StopMode::Immediate)
+}
+
+/// Stops the server; a stop that failed is tried again after a moment, the hard way.
+pub fn stop(seen: &Observation, past: Past, because: Reason, mode: StopMode) -> Decision {
+    if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Stop(_))) {
+        let again = setback.again;
+        return Decision::wait(seen, past, because).wake_by(again);
+    }
+    let failed = past.failed(|task| matches!(task, Task::Stop(_))).is_some();
+    let mode = if failed { StopMode::Immediate } else { mode };
+    Decision::act(seen, past, because, [Step::Begin(Task::Stop(mode))])
+}
+
+/// A running standby: the right upstream, the right history, its slots.
+fn follow(seen: &Observation, past: Past, name: &NodeName, running: &Running, standby: &Standby) -> Decision {
+    let view = seen.view();
+    let wanted = upstream(seen, &view, name);
+    let mut past = Past { intent: None, ..past };
+    if standby.upstream != wanted && !(wanted.is_none() && leader_without_address(&view, name)) {
+        let steps = [Step::Follow(wanted)];
+        return Decision::act(seen, past, Reason::Follow(name.clone()), steps);
+    }
+    if let Some(decision) = compare(seen, &mut past, name, &view, running) {
+        return decision;
+    }
+    let mut steps: Vec<Step> = look_again(seen, &mut past, name, &view, standby).into_iter().collect();
+    steps.extend(leader::keep_slots(seen, &mut past));
+    Decision::act(seen, past, Reason::Following(name.clone()), steps)
+}
+
+/// How long a standby may be without a stream before its history is compared again: the
+/// leader's may have been read before it was promoted, or this one has replayed more since.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// A standby that does not stream although its leader takes writes has perhaps left its history.
+fn look_again(
+    seen: &Observation,
+    past: &mut Past,
+    name: &NodeName,
+    view: &ClusterView,
+    standby: &Standby,
+) -> Option<Step> {
+    if standby.streaming || seen.me.tags.nostream || !rejoin::leader_takes_writes(view, name) {
+        past.idle_since = None;
+        return None;
+    }
+    let since = *past.idle_since.get_or_insert(seen.now);
+    if seen.now.since(since) < IDLE {
+        return None;
+    }
+    past.idle_since = Some(seen.now);
+    past.compared = None;
+    Some(Step::ReadLineage(name.clone()))
+}
+
+fn leader_without_address(view: &ClusterView, name: &NodeName) -> bool {
+    view.members.get(name).is_none_or(|member| member.conn_url.is_none())
+}
+
+/// Once per reign, when the leader takes writes: does this standby's history agree with the leader's?
+fn compare(
+    seen: &Observation,
+    past: &mut Past,
+    name: &NodeName,
+    view: &ClusterView,
+    running: &Running,
+) -> Option<Decision> {
+    let epoch = view.leader.as_ref()?.epoch;
+    let key = Some((name.clone(), epoch));
+    if past.compared == key || !rejoin::leader_takes_writes(view, name) {
+        return None;
+    }
+    let Some(history) = seen.leader_history.as_ref().filter(|history| history.epoch == epoch) else {
+        return Some(rejoin::read_lineage(seen, past.clone(), name, Reason::Following(name.clone())));
+    };
+    let replayed = running.standby.as_ref().map_or(running.position, |standby| standby.replayed);
+    match rejoin::lineage(running.timeline, replayed, false, &seen.switches, history) {
+        Lineage::Agrees => {
+            past.compared = key;
+            None
+        }
+        Lineage::Diverged { fork } => {
+            // Remembered, since a stopped standby's directory tells less than a running one.
+            past.diverged = Some((name.clone(), epoch, fork));
+            let because = Reason::Diverged { fork, timeline: running.timeline };
+            Some(stop(seen, past.clone(), because, StopMode::Fast))
+        }
+    }
+}
+
+/// Whom this node follows while `leader` leads (patroni-compat 5.9).
+#[must_use]
+pub fn upstream(seen: &Observation, view: &ClusterView, leader: &NodeName) -> Option<Upstream> {
+    if seen.me.tags.nostream {
+        return None;
+    }
+    let chosen = seen
+        .me
+        .tags
+        .replicatefrom
+        .as_ref()
+        .filter(|from| **from != seen.me.name)
+        .filter(|from| {
+            view.members.get(*from).is_some_and(|member| {
+                member.conn_url.is_some()
+                    && member.state == "running"
+                    && !is_true(member.tags.get("nostream"))
+            })
+        })
+        .unwrap_or(leader);
+    let (host, port) = address(view.members.get(chosen)?.conn_url.as_deref()?)?;
+    let slot = seen.settings.use_slots.then(|| slot_name(seen.me.name.as_str()));
+    Some(Upstream { member: chosen.clone(), host, port, slot })
+}
+
+/// Host and port of `postgres://host:port/database`; brackets of IPv6 hosts are taken off.
+#[must_use]
+pub fn address(conn_url: &str) -> Option<(alloc::string::String, u16)> {
+    let rest = conn_url.split_once("://")?.1;
+    let authority = rest.split(['/', '?']).next()?;
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (authority, 5432),
+    };
+    Some((host.trim_start_matches('[').trim_end_matches(']').into(), port))
+}
+
+/// An operator wants a new copy: stop, move the old one aside, clone.
+fn reinitialize(seen: &Observation, past: Past, name: &NodeName) -> Decision {
+    let because = Reason::Reinitialize;
+    match (&seen.data, seen.postgres.process) {
+        // The wish for the leader as source ends with the first clone that begins.
+        (Data::Empty, Process::Gone) => {
+            let mut decision = fresh::clone(seen, past, name);
+            if decision.steps.iter().any(|step| matches!(step, Step::Begin(_))) {
+                decision.past.intent = None;
+            }
+            decision
+        }
+        (_, Process::Postmaster | Process::Remnants) => stop(seen, past, because, StopMode::Immediate),
+        (_, Process::Gone) => {
+            if let Some(setback) = past.failed(|task| matches!(task, Task::Retire { .. })) {
+                let because = Reason::CannotRejoin(setback.what.clone());
+                return Decision::wait(seen, Past { intent: None, setback: None, ..past }, because);
+            }
+            let retire = Task::Retire { grounds: Grounds::Reinitialize, leader: Some(name.clone()) };
+            Decision::act(seen, past, because, [Step::Begin(retire)])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn an_address_is_read_from_a_connection_url() {
+        assert_eq!(address("postgres://10.0.0.1:5433/postgres"), Some(("10.0.0.1".into(), 5433)));
+        assert_eq!(address("postgres://[::1]:5433/postgres"), Some(("::1".into(), 5433)));
+        assert_eq!(address("postgres://db1/postgres"), Some(("db1".into(), 5432)));
+        assert_eq!(address("nonsense"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! What operators asked of this node: stop, restart, reinitialise.
+
+use core::time::Duration;
+
+use crate::decision::{Decision, Reply, Step, StopMode, Task};
+use crate::local::{Data, Process};
+use crate::observation::{Observation, Standing, Wish};
+use crate::past::{Intent, Past};
+use crate::reason::Reason;
+use crate::replica;
+
+/// Decides on the oldest request; nothing if there is none that matters now.
+pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
+    match seen.ending {
+        Some(Wish::LeaveRunning) => {
+            let steps = [Step::Exit { code: 0 }];
+            return Some(Decision::act(seen, past.clone(), Reason::LeaveRunning, steps));
+        }
+        Some(_) => return Some(stop(seen, past.clone())),
+        None => {}
+    }
+    let request = seen.requests.first()?;
+    match &request.wish {
+        Wish::Restart { role, below_version, if_pending, pending, timeout } => {
+            let running = seen.postgres.running.as_ref();
+            let version = running.map_or(0, |running| running.version);
+            let met = role.as_deref().is_none_or(|role| has_role(seen, role))
+                && below_version.is_none_or(|limit| version < limit)
+                && (!if_pending || *pending);
+            // A stopped server is started as its place in the cluster demands, not as somebody wishes.
+            let met = met && running.is_some() && matches!(seen.data, Data::Present(_));
+            Some(if met {
+                restart(seen, past.clone(), request.id, *timeout)
+            } else {
+                refuse(seen, past, request.id)
+            })
+        }
+        Wish::Reinitialize { from_leader, .. } => {
+            Some(reinitialize(seen, past.clone(), request.id, *from_leader))
+        }
+        Wish::Stop | Wish::LeaveRunning => None,
+    }
+}
+
+fn has_role(seen: &Observation, role: &str) -> bool {
+    match role {
+        "primary" => seen.is_primary(),
+        "replica" => !seen.is_primary(),
+        _ => false,
+    }
+}
+
+fn refuse(seen: &Observation, past: &Past, id: u64) -> Decision {
+    let steps = [Step::Answer(id, Reply::ConditionsNotMet)];
+    Decision::act(seen, past.clone(), Reason::Restart, steps)
+}
+
+fn restart(seen: &Observation, past: Past, id: u64, timeout: Option<Duration>) -> Decision {
+    let standby = match seen.standing_of_key() {
+        _ if seen.is_primary() || seen.holds_lease() => None,
+        Standing::Theirs(name) => Some(replica::upstream(seen, &seen.view(), &name)),
+        _ => Some(None),
+    };
+    let steps = [Step::Begin(Task::Restart { request: Some(id), standby, timeout })];
+    Decision::act(seen, past, Reason::Restart, steps)
+}
+
+fn reinitialize(seen: &Observation, past: Past, id: u64, from_leader: bool) -> Decision {
+    match seen.standing_of_key() {
+        _ if seen.holds_lease() => {
+            Decision::act(seen, past, Reason::Reinitialize, [Step::Answer(id, Reply::IamLeader)])
+        }
+        Standing::Theirs(_) => {
+            let intent = Some(Intent::Reinitialize { request: id, from_leader });
+            let past = Past { intent, setback: None, ..past };
+            Decision::act(seen, past, Reason::Reinitialize, [Step::Answer(id, Reply::Started)])
+        }
+        _ => Decision::act(seen, past, Reason::Reinitialize, [Step::Answer(id, Reply::NoLeader)]),
+    }
+}
+
+/// Ends the daemon: hand over if this node leads, stop Postgres, exit. In pause
+/// Postgres is left alone (patroni-compat 5.7).
+fn stop(seen: &Observation, past: Past) -> Decision {
+    if seen.settings.pause {
+        return Decision::act(seen, past, Reason::Stopping, [Step::Exit { code: 0 }]);
+    }
+    if seen.holds_lease() && seen.store.reachable {
+        let (revision, candidate, since) = match &past.intent {
+            Some(Intent::HandOver { since, .. }) => (None, None, *since),
+            _ => (None, None, seen.now),
+        };
+        let intent = Intent::HandOver { revision, candidate, since };
+        let past = Past { intent: Some(intent), ..past };
+        return crate::handover::go_on(seen, past, None, None, since);
+    }
+    match seen.postgres.process {
+        Process::Gone => Decision::act(seen, past, Reason::Stopping, [Step::Exit { code: 0 }]),
+        _ => {
+            if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Stop(_))) {
+                let again = setback.again;
+                return Decision::wait(seen, past, Reason::Stopping).wake_by(again);
+            }
+            let failed = past.failed(|task| matches!(task, Task::Stop(_))).is_some();
+            let mode = if failed { StopMode::Immediate } else { StopMode::Fast };
+            Decision::act(seen, past, Reason::Stopping, [Step::Begin(Task::Stop(mode))])
+        }
+    }
+}

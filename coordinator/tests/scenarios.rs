@@ -1,0 +1,197 @@
+//! Decisions as text: each file of `scenarios/` is a script and the transcript of
+//! what the production `decide` made every node do, reviewed as a diff of English.
+//! `MATRIARCH_BLESS=1` rewrites the transcripts.
+
+// A test may stop at the first surprise.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use world::{World, script};
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder of scenarios")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Runs a script; afterwards all faults end and the cluster must come together.
+fn play(text: &str) -> World {
+    let mut world = World::new(None);
+    let outcome = script::run(text, &mut world);
+    if let Err(why) = outcome {
+        world.violations.push(why);
+    }
+    world.quiet = true;
+    if world.stays.is_none() && world.violations.is_empty() {
+        world.converge(Duration::from_secs(120));
+    }
+    world
+}
+
+fn blessing() -> bool {
+    std::env::var_os("MATRIARCH_BLESS").is_some_and(|value| value == "1")
+}
+
+#[test]
+fn every_scenario_reads_as_written() {
+    let mut wrong = Vec::new();
+    for path in files() {
+        let text = std::fs::read_to_string(&path).expect("a readable scenario");
+        let (plot, expected) = script::split(&text);
+        let world = play(plot);
+        let transcript: String = world.log.iter().map(|line| format!("{}\n", line.trim_end())).collect();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !world.violations.is_empty() {
+            wrong.push(format!("{name}: {:#?}\n{transcript}", world.violations));
+        }
+        if transcript != expected {
+            if blessing() {
+                std::fs::write(&path, format!("{plot}----\n{transcript}")).expect("a writable scenario");
+            } else {
+                wrong.push(format!(
+                    "{name} reads differently now (MATRIARCH_BLESS=1 rewrites it):\n{transcript}"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The reasons that the source declares, with what it says about each.
+fn declared() -> Vec<(String, String)> {
+    let source = include_str!("../src/reason.rs");
+    let body = source.split_once("pub enum Reason {").expect("the reasons").1;
+    let body = body.split_once("\n}\n").expect("their end").0;
+    let mut found = Vec::new();
+    let mut about = String::new();
+    for line in body.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     ")) {
+        let line = line.trim();
+        if let Some(text) = line.strip_prefix("/// ") {
+            about = [about.as_str(), text].join(" ").trim().to_owned();
+        } else if line.starts_with(|first: char| first.is_ascii_uppercase()) {
+            let name = line.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            found.push((name.to_owned(), std::mem::take(&mut about)));
+        }
+    }
+    assert!(found.len() > 40, "the reasons are not read as they are written: {found:?}");
+    found
+}
+
+/// For every reason the scenarios that show it.
+fn shown() -> &'static BTreeMap<String, Vec<String>> {
+    static SHOWN: OnceLock<BTreeMap<String, Vec<String>>> = OnceLock::new();
+    SHOWN.get_or_init(|| {
+        let mut shown: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for path in files() {
+            let text = std::fs::read_to_string(&path).expect("a readable scenario");
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            for reason in play(script::split(&text).0).shown {
+                shown.entry(reason).or_default().push(name.clone());
+            }
+        }
+        shown
+    })
+}
+
+fn missing(declared: &[(String, String)], shown: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    declared.iter().map(|(name, _)| name).filter(|name| !shown.contains_key(*name)).cloned().collect()
+}
+
+#[test]
+fn every_reason_is_shown_by_a_scenario() {
+    let missing = missing(&declared(), shown());
+    assert!(missing.is_empty(), "no scenario shows {missing:?}");
+}
+
+#[test]
+fn a_reason_that_no_scenario_shows_is_found() {
+    let mut declared = declared();
+    declared.push(("Planted".into(), "Nobody shows it.".into()));
+    assert_eq!(missing(&declared, shown()), ["Planted"]);
+}
+
+/// Plays what chance wrote for this seed; the world as it is when all faults have ended.
+fn by_chance(seed: u64) -> (World, String) {
+    let plot = world::plot::script(seed, 10);
+    let mut world = World::new(Some(seed));
+    world::plot::play(&plot, &mut world);
+    if world.violations.is_empty() {
+        world.say(">", "all faults end");
+        world.converge(Duration::from_secs(240));
+    }
+    (world, plot)
+}
+
+/// `MATRIARCH_SEED=n` plays one seed and prints its transcript; `MATRIARCH_SEEDS=n` plays so many.
+#[test]
+fn whatever_befalls_a_cluster_its_promises_hold() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let one = number("MATRIARCH_SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MATRIARCH_SEEDS").unwrap_or(150),
+    };
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        let (world, plot) = by_chance(seed);
+        let short: Vec<&str> = plot.lines().take(5).collect();
+        let plot = if one.is_some() { plot.clone() } else { short.join("\n") };
+        if one.is_some() {
+            println!("{plot}\n----\n{}", world.log.join("\n"));
+        }
+        if !world.violations.is_empty() {
+            let tail = world.log.len().saturating_sub(60);
+            let log = world.log[tail..].join("\n");
+            wrong.push(format!("seed {seed}: {:#?}\n{plot}\n----\n{log}", world.violations));
+        }
+    }
+    let first = wrong.first().cloned().unwrap_or_default();
+    assert!(wrong.is_empty(), "{} seeds fail (MATRIARCH_SEED=n shows one); the first:\n{first}", wrong.len());
+}
+
+/// Ten faults of the world itself: without each nothing is broken, with it its checker says so.
+#[test]
+fn every_checker_fires() {
+    for (fault, plot, says) in world::planted::PLANTED {
+        let plot = format!("cluster n1=primary@1/500 n2=replica@1/500 n3=replica@1/500\n{plot}");
+        let broken = |planted| {
+            let mut world = World::new(None);
+            world.planted = planted;
+            script::run(&plot, &mut world).expect("a script");
+            if world.violations.is_empty() {
+                world.converge(Duration::from_secs(120));
+            }
+            world.violations
+        };
+        assert_eq!(broken(None), Vec::<String>::new(), "{fault:?} is not what breaks this script");
+        let found = broken(Some(fault));
+        assert!(found.iter().any(|what| what.contains(says)), "{fault:?} goes unnoticed: {found:#?}");
+    }
+}
+
+#[test]
+fn the_book_lists_every_reason() {
+    let (page, missing) = world::book::page(&declared(), shown());
+    assert!(missing.is_empty(), "the book's samples lack {missing:?}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/reference/reasons.md");
+    if blessing() {
+        std::fs::write(&path, &page).expect("a writable page");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "{} is not what the source says now (MATRIARCH_BLESS=1 rewrites it)",
+        path.display()
+    );
+}

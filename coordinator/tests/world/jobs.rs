@@ -1,0 +1,292 @@
+//! The simulated jobs: how long each takes and what it leaves behind.
+
+use std::time::Duration;
+
+use config::NodeName;
+use coordinator::{ControlState, Grounds, Process, StopMode, Task, Unfinished};
+use dcs::{Epoch, Lsn, SystemId, Timeline};
+
+use super::World;
+use super::server::{Branch, Dir, RECOVERY_RATE, Wal};
+
+/// The word by which scripts name a job.
+pub fn word(task: &Task) -> &'static str {
+    match task {
+        Task::Initdb => "initdb",
+        Task::FirstStart { .. } => "first-start",
+        Task::StartStandby { .. } => "start",
+        Task::RestartInPlace { .. } => "restart-in-place",
+        Task::Promote { .. } => "promote",
+        Task::Stop(StopMode::Handover) => "handover",
+        Task::Stop(StopMode::Fast) => "stop",
+        Task::Stop(StopMode::Immediate) => "kill-stop",
+        Task::KillRemnants => "kill-remnants",
+        Task::Checkpoint => "checkpoint",
+        Task::Clone { .. } => "clone",
+        Task::RecoverCrash => "recover",
+        Task::Rewind { .. } => "rewind",
+        Task::Retire { .. } => "retire",
+        Task::Restart { .. } => "restart",
+    }
+}
+
+impl World {
+    pub(super) fn duration(&mut self, name: &NodeName, task: &Task) -> Duration {
+        let node = &self.nodes[name];
+        if let Some(slow) = node.slow.get(word(task)) {
+            return *slow;
+        }
+        let recover = node.server.dir.as_ref().map_or(0, |dir| dir.to_recover) * 1000 / RECOVERY_RATE;
+        let millis = match task {
+            Task::Initdb => 800,
+            Task::FirstStart { .. } => 300,
+            Task::StartStandby { .. } => 100,
+            Task::RestartInPlace { .. } => 150 + recover,
+            Task::Promote { .. } => 100,
+            Task::Stop(StopMode::Handover) => 80,
+            Task::Stop(StopMode::Fast) => 50,
+            Task::Stop(StopMode::Immediate) => 20,
+            Task::KillRemnants => 20,
+            Task::Checkpoint => 200,
+            Task::Clone { .. } => 2000,
+            Task::RecoverCrash => 300,
+            Task::Rewind { .. } => 1000,
+            Task::Retire { .. } => 20,
+            Task::Restart { .. } => 250,
+        };
+        Duration::from_millis(millis) + self.jitter(50)
+    }
+
+    /// What happens the moment a job begins.
+    pub(super) fn job_begins(&mut self, name: &NodeName, task: &Task) {
+        self.check_begin(name, task);
+        let node = self.node(name);
+        match task {
+            Task::Rewind { .. } => {
+                if let Some(dir) = &mut node.server.dir {
+                    dir.marker = Some(Unfinished::Rewind);
+                }
+            }
+            Task::Initdb => {
+                let marked = Dir { marker: Some(Unfinished::Bootstrap), ..empty(SystemId(0)) };
+                node.server.dir = Some(marked);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a job that has come to its end has done, or why it failed.
+    pub(super) fn job_ends(&mut self, name: &NodeName, task: &Task) -> Result<(), String> {
+        let fails = &mut self.node(name).fails;
+        if let Some(at) = fails.iter().position(|wanted| wanted == word(task)) {
+            fails.remove(at);
+            return Err(format!("{} failed, as the script says", word(task)));
+        }
+        match task {
+            Task::Initdb => {
+                self.mints += 1;
+                let id = SystemId(7000 + self.mints);
+                let dir = Dir { marker: Some(Unfinished::Bootstrap), ..empty(id) };
+                self.node(name).server.dir = Some(dir);
+            }
+            Task::FirstStart { epoch } => return self.first_start(name, *epoch),
+            Task::StartStandby { upstream } => self.start_standby(name, upstream.clone())?,
+            Task::RestartInPlace { epoch } => {
+                self.proof(name, *epoch)?;
+                self.node(name).server.start(true, None);
+            }
+            Task::Promote { epoch, above } => return self.promote(name, *epoch, *above),
+            Task::Stop(StopMode::Immediate) => {
+                self.node(name).server.crash(Process::Gone);
+                self.node(name).server.process = Process::Gone;
+            }
+            Task::Stop(_) => self.stop_cleanly(name),
+            Task::KillRemnants => {
+                let server = &mut self.node(name).server;
+                server.crash(Process::Gone);
+                server.process = Process::Gone;
+            }
+            Task::Checkpoint => {
+                if let Some(dir) = &mut self.node(name).server.dir {
+                    dir.checkpoint = dir.wal.end;
+                    dir.to_recover = 0;
+                    dir.settled = true;
+                }
+            }
+            Task::Clone { from } => return self.clone_from(name, from),
+            Task::RecoverCrash => {
+                if let Some(dir) = &mut self.node(name).server.dir {
+                    dir.shutdown_checkpoint();
+                    dir.to_recover = 0;
+                }
+            }
+            Task::Rewind { from } => return self.rewind_from(name, from),
+            Task::Retire { grounds, leader } => return self.retire(name, *grounds, leader.as_ref()),
+            Task::Restart { standby, .. } => {
+                self.stop_cleanly(name);
+                match standby {
+                    Some(upstream) => self.start_standby(name, upstream.clone())?,
+                    None => {
+                        if let Some(held) = self.daemon(name).held
+                            && !self.daemon(name).settings.pause
+                        {
+                            self.proof(name, held.epoch)?;
+                        }
+                        self.node(name).server.start(true, None);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn first_start(&mut self, name: &NodeName, epoch: Epoch) -> Result<(), String> {
+        self.proof(name, epoch)?;
+        let server = &mut self.node(name).server;
+        server.start(true, None);
+        if let Some(dir) = &mut server.dir {
+            dir.marker = None;
+            dir.settled = true;
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, name: &NodeName, epoch: Epoch, above: Timeline) -> Result<(), String> {
+        self.proof(name, epoch)?;
+        self.mints += 1;
+        let mint = self.mints;
+        let server = &mut self.node(name).server;
+        if !server.answers() {
+            return Err("the server does not answer".into());
+        }
+        server.promote(mint, above);
+        Ok(())
+    }
+
+    /// The executor proves by a transaction that the lease is held before anything becomes writable.
+    fn proof(&mut self, name: &NodeName, epoch: Epoch) -> Result<(), String> {
+        let connected = self.connected(name);
+        let ours =
+            self.store.leader.as_ref().is_some_and(|leader| leader.name == *name && leader.epoch == epoch);
+        if !connected || !ours {
+            return Err("the lease cannot be proven".into());
+        }
+        Ok(())
+    }
+
+    fn start_standby(
+        &mut self,
+        name: &NodeName,
+        upstream: Option<coordinator::Upstream>,
+    ) -> Result<(), String> {
+        let server = &mut self.node(name).server;
+        if server.process != Process::Gone {
+            return Err("it runs already".into());
+        }
+        let Some(dir) = &server.dir else { return Err("there is no data directory".into()) };
+        if dir.marker.is_some() {
+            self.broken(format!("{name} started a directory that an interrupted act left unusable"));
+            return Err("toxic".into());
+        }
+        server.start(false, upstream);
+        Ok(())
+    }
+
+    /// A clean stop sends everything to the standbys that stream.
+    fn stop_cleanly(&mut self, name: &NodeName) {
+        if self.nodes[name].server.process == Process::Postmaster
+            && self.nodes[name].server.primary
+            && let Some(dir) = &mut self.node(name).server.dir
+        {
+            dir.shutdown_checkpoint();
+            self.pump();
+            let server = &mut self.node(name).server;
+            server.process = Process::Gone;
+            server.streaming = false;
+            server.hung = None;
+            if let Some(dir) = &mut server.dir {
+                dir.to_recover = 0;
+            }
+            return;
+        }
+        self.node(name).server.stop();
+    }
+
+    fn source(&mut self, name: &NodeName, from: &NodeName) -> Result<Dir, String> {
+        if !self.linked(name, from) {
+            return Err(format!("{from} cannot be reached"));
+        }
+        let source = &self.nodes[from].server;
+        match &source.dir {
+            Some(dir) if source.answers() => Ok(dir.clone()),
+            _ => Err(format!("{from} does not take connections")),
+        }
+    }
+
+    fn clone_from(&mut self, name: &NodeName, from: &NodeName) -> Result<(), String> {
+        let source = self.source(name, from)?;
+        if self.nodes[name].server.dir.is_some() {
+            return Err("the data directory is not empty".into());
+        }
+        let dir = Dir { state: ControlState::InArchiveRecovery, signal: true, marker: None, ..source };
+        self.node(name).server.dir = Some(dir);
+        self.node(name).server.slots.clear();
+        Ok(())
+    }
+
+    fn rewind_from(&mut self, name: &NodeName, from: &NodeName) -> Result<(), String> {
+        let source = self.source(name, from)?;
+        if !self.nodes[from].server.primary {
+            return Err(format!("{from} is in recovery"));
+        }
+        let Some(dir) = &mut self.node(name).server.dir else {
+            return Err("there is nothing to rewind".into());
+        };
+        if dir.wal.timeline() != source.wal.timeline() {
+            dir.floor = Some(Lsn(dir.wal.end));
+            let fork = dir.wal.common(&source.wal);
+            dir.wal = source.wal;
+            dir.wal.cut(fork);
+        }
+        dir.state = ControlState::InArchiveRecovery;
+        dir.signal = true;
+        dir.marker = None;
+        Ok(())
+    }
+
+    /// Custody's part: only with a grown-up proof is a directory moved aside.
+    fn retire(&mut self, name: &NodeName, grounds: Grounds, leader: Option<&NodeName>) -> Result<(), String> {
+        if self.nodes[name].server.process != Process::Gone {
+            return Err("refused: processes of the instance are left".into());
+        }
+        let unfinished = self.nodes[name].server.dir.as_ref().and_then(|dir| dir.marker);
+        match leader {
+            None if grounds == Grounds::UnfinishedBootstrap && unfinished == Some(Unfinished::Bootstrap) => {}
+            None => return Err("refused: nothing proves another copy".into()),
+            Some(leader) => {
+                let holds = self.store.leader.as_ref().is_some_and(|held| held.name == *leader);
+                let writable = self.nodes.get(leader).is_some_and(|node| node.server.writable());
+                if !holds || !writable || !self.linked(name, leader) {
+                    return Err(format!("refused: {leader} does not prove to lead and to take writes"));
+                }
+            }
+        }
+        self.node(name).server.dir = None;
+        Ok(())
+    }
+}
+
+fn empty(system_id: SystemId) -> Dir {
+    Dir {
+        system_id,
+        wal: Wal { branches: vec![Branch { timeline: 1, mint: system_id.0, from: 0 }], end: 0x100 },
+        state: ControlState::ShutDown,
+        checkpoint: 0xD8,
+        signal: false,
+        marker: None,
+        rewindable: true,
+        floor: None,
+        settled: true,
+        to_recover: 0,
+    }
+}

@@ -1,0 +1,294 @@
+//! One simulated host: its server and, while it runs, its daemon. Looking is here;
+//! doing is in `steps` and `jobs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::peer::PeerAnswer;
+use config::{ClusterConfig, NodeName, Tags};
+use coordinator::{
+    Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres, Process, Repair,
+    Request, Running, Slot, Standby, Wish,
+};
+use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
+
+use super::server::Server;
+
+/// A host.
+#[derive(Debug)]
+pub struct Node {
+    pub name: NodeName,
+    pub up: bool,
+    pub tags: Tags,
+    pub withheld: Vec<String>,
+    pub bootstrap: Bootstrap,
+    pub repair: Repair,
+    pub server: Server,
+    pub daemon: Option<Daemon>,
+    /// Jobs that will fail, by the first word of their debug name.
+    pub fails: Vec<String>,
+    /// Jobs that take longer.
+    pub slow: BTreeMap<String, Duration>,
+    /// It ended with this status.
+    pub exited: Option<i32>,
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    pub started: Moment,
+    pub past: Past,
+    pub settings: Arc<ClusterConfig>,
+    pub view: Option<Arc<ClusterView>>,
+    /// When the next view arrives.
+    pub view_due: Option<Moment>,
+    pub reachable: bool,
+    pub seen: Moment,
+    pub session: Option<i64>,
+    pub held: Option<Held>,
+    pub released: Option<Epoch>,
+    pub renew_due: Moment,
+    pub job: Option<(Job, Moment)>,
+    pub ended: Option<Outcome>,
+    pub history: Option<LeaderHistory>,
+    pub history_due: Option<(Moment, NodeName, Epoch)>,
+    pub peers: BTreeMap<NodeName, Peer>,
+    pub answers_due: Vec<(Moment, NodeName)>,
+    pub requests: Vec<Request>,
+    pub ending: Option<Wish>,
+    pub wake: Moment,
+    pub published: Option<Member>,
+    /// The last line of the transcript.
+    pub last: String,
+    /// When each step was taken, within the last minute.
+    pub taken: BTreeMap<String, Vec<Moment>>,
+}
+
+impl Daemon {
+    pub fn new(now: Moment, settings: Arc<ClusterConfig>) -> Self {
+        Self {
+            started: now,
+            past: Past::default(),
+            settings,
+            view: None,
+            view_due: None,
+            reachable: false,
+            seen: now,
+            session: None,
+            held: None,
+            released: None,
+            renew_due: now,
+            job: None,
+            ended: None,
+            history: None,
+            history_due: None,
+            peers: BTreeMap::new(),
+            answers_due: Vec::new(),
+            requests: Vec::new(),
+            ending: None,
+            wake: now,
+            published: None,
+            last: String::new(),
+            taken: BTreeMap::new(),
+        }
+    }
+
+    /// When it has to be looked at again.
+    pub fn next(&self) -> Moment {
+        let mut at = self.wake.min(self.renew_due);
+        if let Some((_, ends)) = &self.job {
+            at = at.min(*ends);
+        }
+        if let Some(held) = &self.held {
+            at = at.min(held.hard);
+        }
+        let arrivals = self.answers_due.iter().map(|(due, _)| *due);
+        let others = self.view_due.into_iter().chain(self.history_due.iter().map(|(due, ..)| *due));
+        arrivals.chain(others).fold(at, Moment::min)
+    }
+
+    /// Holds the lease, as far as the clock and the newest view say.
+    pub fn leads(&self, now: Moment) -> bool {
+        let Some(held) = self.held.filter(|held| now < held.soft) else { return false };
+        let newer = self.view.as_ref().filter(|view| self.reachable && view.revision >= held.revision);
+        newer.is_none_or(|view| view.leader.as_ref().is_some_and(|leader| leader.epoch == held.epoch))
+    }
+}
+
+/// The host's address in `conn_url`.
+pub fn conn_url(name: &NodeName) -> String {
+    format!("postgres://{name}:5432/postgres")
+}
+
+impl Node {
+    pub fn new(name: &str, server: Server) -> Self {
+        Self {
+            name: NodeName::new(name).expect("a name"),
+            up: true,
+            tags: Tags::default(),
+            withheld: Vec::new(),
+            bootstrap: Bootstrap::Initdb,
+            repair: Repair { rewind: true, after_failed_rewind: false, when_diverged: false },
+            server,
+            daemon: None,
+            fails: Vec::new(),
+            slow: BTreeMap::new(),
+            exited: None,
+        }
+    }
+
+    pub fn running(&self, now: Moment) -> Option<Running> {
+        let dir = self.server.dir.as_ref().filter(|_| self.server.answers())?;
+        let standby = (!self.server.primary).then(|| Standby {
+            received: Some(Lsn(dir.wal.end)),
+            replayed: Lsn(dir.wal.end),
+            streaming: self.server.streaming,
+            paused: false,
+            upstream: self.server.upstream.clone(),
+        });
+        let slots = self.server.slots.iter().map(|(name, at)| Slot {
+            name: name.clone(),
+            physical: true,
+            active: false,
+            restart: Some(*at),
+        });
+        Some(Running {
+            at: now,
+            system_id: dir.system_id,
+            version: 150_000,
+            timeline: dir.wal.timeline(),
+            standby,
+            position: Lsn(dir.wal.end),
+            slots: slots.collect(),
+        })
+    }
+
+    pub fn observe(&self, now: Moment) -> Option<Observation> {
+        let daemon = self.daemon.as_ref()?;
+        let scheduled = daemon.view.as_ref().and_then(|view| {
+            let at: i64 = view.failover.as_ref()?.value.scheduled_at.as_ref()?.parse().ok()?;
+            Some(at - i64::try_from(now.0 / 1_000_000_000).ok()?)
+        });
+        Some(Observation {
+            now,
+            me: Myself {
+                name: self.name.clone(),
+                tags: self.tags.clone(),
+                withheld: self.withheld.clone(),
+                bootstrap: self.bootstrap,
+                repair: self.repair,
+            },
+            settings: daemon.settings.clone(),
+            store: coordinator::Store {
+                view: daemon.view.clone(),
+                reachable: daemon.reachable,
+                seen: daemon.seen,
+            },
+            lease: daemon.held,
+            released: daemon.released,
+            postgres: Postgres {
+                process: self.server.process,
+                running: self.running(now),
+                silent_since: self.server.hung,
+                crashed: self.server.crashed,
+            },
+            data: self.server.data(daemon.past.bootstrapping),
+            job: daemon.job.as_ref().map(|(job, _)| job.clone()),
+            ended: daemon.ended.clone(),
+            leader_history: daemon.history.clone(),
+            switches: self.server.dir.as_ref().map(|dir| dir.wal.switches()).unwrap_or_default(),
+            peers: daemon.peers.clone(),
+            floor: self.server.dir.as_ref().and_then(|dir| dir.floor),
+            failover_due: scheduled,
+            requests: daemon.requests.clone(),
+            ending: daemon.ending.clone(),
+        })
+    }
+
+    fn state(&self) -> &'static str {
+        match self.daemon.as_ref().and_then(|daemon| daemon.job.as_ref()).map(|(job, _)| &job.task) {
+            Some(coordinator::Task::Clone { .. }) => return "creating replica",
+            Some(coordinator::Task::StartStandby { .. }) => return "starting",
+            _ => {}
+        }
+        match self.server.process {
+            Process::Postmaster if self.server.hung.is_none() => "running",
+            Process::Postmaster => "unknown",
+            _ if self.server.crashed.is_some() => "crashed",
+            _ => "stopped",
+        }
+    }
+
+    fn published_tags(&self) -> BTreeMap<String, serde_json::Value> {
+        let mut tags = BTreeMap::new();
+        let floor = self.server.dir.as_ref().is_some_and(|dir| dir.floor.is_some());
+        if self.tags.nofailover || !self.withheld.is_empty() || floor {
+            tags.insert("nofailover".to_owned(), true.into());
+        }
+        if let Some(priority) = self.tags.failover_priority {
+            tags.insert("failover_priority".to_owned(), priority.into());
+        }
+        if self.tags.clonefrom {
+            tags.insert("clonefrom".to_owned(), true.into());
+        }
+        tags
+    }
+
+    /// The record in the store.
+    pub fn member(&self) -> Member {
+        let primary = self.server.writable();
+        let dir = self.server.dir.as_ref();
+        Member {
+            conn_url: Some(conn_url(&self.name)),
+            api_url: Some(format!("http://{}:8008/patroni", self.name)),
+            state: self.state().to_owned(),
+            role: if primary { "primary" } else { "replica" }.to_owned(),
+            checkpoint_pending: primary && dir.is_some_and(|dir| !dir.settled),
+            tags: self.published_tags(),
+            xlog_location: dir.filter(|_| self.server.answers()).map(|dir| Lsn(dir.wal.end)),
+            timeline: dir.map(|dir| dir.wal.timeline()),
+            ..Member::default()
+        }
+    }
+
+    /// The answer to another member.
+    pub fn answer(&self) -> PeerAnswer {
+        let dir = self.server.dir.as_ref().filter(|_| self.server.answers());
+        PeerAnswer {
+            role: if self.server.writable() { "primary" } else { "replica" }.to_owned(),
+            state: self.state().to_owned(),
+            primary: self.server.writable(),
+            position: dir.map(|dir| Lsn(dir.wal.end)),
+            timeline: dir.map(|dir| dir.wal.timeline()),
+            tags: self.published_tags(),
+            watchdog_failed: false,
+            matriarch: true,
+        }
+    }
+
+    /// What the server tells about its lineage.
+    pub fn lineage(&self, epoch: Epoch) -> Option<LeaderHistory> {
+        let dir = self.server.dir.as_ref().filter(|_| self.server.answers())?;
+        Some(LeaderHistory {
+            member: self.name.clone(),
+            epoch,
+            timeline: dir.wal.timeline(),
+            switches: dir.wal.switches(),
+            settled: self.server.primary && dir.settled,
+        })
+    }
+
+    /// The slots that members would want here, for `Display` of nothing: names only.
+    pub fn slot_names(&self) -> BTreeSet<&str> {
+        self.server.slots.keys().map(String::as_str).collect()
+    }
+
+    pub fn identity(&self) -> Option<SystemId> {
+        self.server.dir.as_ref().map(|dir| dir.system_id)
+    }
+
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.server.dir.as_ref().map(|dir| dir.wal.timeline())
+    }
+}

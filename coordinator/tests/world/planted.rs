@@ -1,0 +1,92 @@
+//! Faults planted into the world itself, each to see that its checker fires.
+
+use config::NodeName;
+use coordinator::{Step, Task};
+use dcs::{Epoch, SystemId, Timeline};
+
+use super::World;
+
+/// What the world does wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A standby without the lease is promoted.
+    PromoteWithoutLease,
+    /// A lease is believed in for ever, whatever the store says.
+    LeaseForEver,
+    /// `initialize` is written whatever it says.
+    InitializeRewritten,
+    /// An interrupted rewind is started all the same.
+    MarkForgotten,
+    /// Replication stands still for ever.
+    NothingStreams,
+    /// Steps say that they are done and do nothing.
+    StepsIgnored,
+    /// The lease goes while the server takes writes.
+    ReleaseEarly,
+    /// A cluster is created although it exists.
+    CreateAgain,
+    /// A data directory is cloned over.
+    CloneOverData,
+    /// A standby's log is not what its number says.
+    TwinTimeline,
+}
+
+/// Every fault, a script in which it shows, and what its checker says.
+pub const PLANTED: [(Fault, &str, &str); 10] = [
+    (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
+    (Fault::LeaseForEver, "partition n1\nwait 60s", "take writes under valid leases"),
+    (Fault::InitializeRewritten, "wait 2s", "initialize was rewritten"),
+    (
+        Fault::MarkForgotten,
+        "cut n1 n2\ncut n1 n3\nwrite n1 100\nkill n1\nwait 40s\nheal\nfail n1 rewind\nstart n1\nwait 20s",
+        "that an interrupted rewind left unusable",
+    ),
+    (Fault::NothingStreams, "wait 2s", "has not come together"),
+    (Fault::StepsIgnored, "kill-postmaster n1\nwait 10s", "goes in circles"),
+    (Fault::ReleaseEarly, "wait 2s", "let the lease go while its server takes writes"),
+    (Fault::CreateAgain, "wait 2s", "creates a cluster that exists"),
+    (Fault::CloneOverData, "wait 2s", "over data"),
+    (Fault::TwinTimeline, "wait 2s", "their histories are not the same"),
+];
+
+impl World {
+    /// What a fault adds to the turn of n2, which is a replica in every script, or of n1, which leads.
+    pub(super) fn plant(&mut self, name: &NodeName) {
+        let Some(fault) = self.planted.filter(|_| !self.quiet) else { return };
+        let leader = name.as_str() == "n1" && self.nodes[name].server.writable();
+        let replica = name.as_str() == "n2" && !self.nodes[name].server.primary;
+        let source = NodeName::new("n1").expect("a name");
+        match fault {
+            Fault::PromoteWithoutLease if replica => {
+                self.begin(name, Task::Promote { epoch: Epoch(1), above: Timeline(0) });
+            }
+            Fault::CreateAgain if replica => self.begin(name, Task::Initdb),
+            Fault::CloneOverData if replica => self.begin(name, Task::Clone { from: source }),
+            Fault::InitializeRewritten if leader => {
+                // Refused or not: the check sees what was written.
+                let _ = self.write_initialize(SystemId(1));
+            }
+            Fault::MarkForgotten => {
+                let server = &mut self.node(name).server;
+                if server.dir.as_ref().is_some_and(|dir| dir.marker.is_some()) {
+                    server.start(false, None);
+                }
+            }
+            Fault::NothingStreams if replica => self.node(name).server.frozen = true,
+            Fault::ReleaseEarly if leader => self.release(name, None),
+            Fault::TwinTimeline if replica => {
+                if let Some(branch) =
+                    self.node(name).server.dir.as_mut().and_then(|dir| dir.wal.branches.last_mut())
+                {
+                    branch.mint = 99_999;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, name: &NodeName, task: Task) {
+        // Its outcome shows in the check.
+        let _ = self.step(name, &Step::Begin(task));
+    }
+}

@@ -1,0 +1,232 @@
+//! A simulated Postgres: a write-ahead log with its branches, a data directory,
+//! processes. Two logs are the same only where their branches were minted by the
+//! same promotion; timeline numbers alone say nothing, as in reality.
+
+use std::collections::BTreeMap;
+
+use coordinator::{Control, ControlState, Data, Process, Unfinished, Upstream};
+use dcs::{Lsn, Moment, SystemId, Timeline};
+
+/// One timeline of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// Its number.
+    pub timeline: u32,
+    /// Which promotion made it.
+    pub mint: u64,
+    /// Where it begins.
+    pub from: u64,
+}
+
+/// A write-ahead log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wal {
+    /// Its timelines, oldest first; never empty.
+    pub branches: Vec<Branch>,
+    /// Its flushed end.
+    pub end: u64,
+}
+
+impl Wal {
+    pub fn last(&self) -> &Branch {
+        self.branches.last().expect("a log has a branch")
+    }
+
+    pub fn timeline(&self) -> Timeline {
+        Timeline(self.last().timeline)
+    }
+
+    /// Past timelines and where they were left.
+    pub fn switches(&self) -> Vec<(Timeline, Lsn)> {
+        self.branches.windows(2).map(|pair| (Timeline(pair[0].timeline), Lsn(pair[1].from))).collect()
+    }
+
+    /// How far this log and another are the same.
+    pub fn common(&self, other: &Wal) -> u64 {
+        let mut until = 0;
+        for (index, (mine, theirs)) in self.branches.iter().zip(&other.branches).enumerate() {
+            if mine != theirs {
+                break;
+            }
+            let end = |wal: &Wal| wal.branches.get(index + 1).map_or(wal.end, |next| next.from);
+            until = end(self).min(end(other));
+            if end(self) != end(other) {
+                break;
+            }
+        }
+        until
+    }
+
+    /// Whether all of this log is part of another.
+    pub fn is_part_of(&self, other: &Wal) -> bool {
+        self.common(other) == self.end
+    }
+
+    /// Cuts the log off at a position.
+    pub fn cut(&mut self, at: u64) {
+        self.branches.retain(|branch| branch.from < at || branch.from == 0);
+        self.end = self.end.min(at);
+    }
+}
+
+/// What lies in a data directory.
+#[derive(Debug, Clone)]
+pub struct Dir {
+    pub system_id: SystemId,
+    pub wal: Wal,
+    pub state: ControlState,
+    pub checkpoint: u64,
+    pub signal: bool,
+    pub marker: Option<Unfinished>,
+    pub rewindable: bool,
+    /// A repaired server must pass this before it counts.
+    pub floor: Option<Lsn>,
+    /// It has checkpointed on its last timeline.
+    pub settled: bool,
+    pub to_recover: u64,
+}
+
+/// How many bytes of log are recovered in a simulated second.
+pub const RECOVERY_RATE: u64 = 100;
+
+impl Dir {
+    pub fn control(&self) -> Control {
+        Control {
+            system_id: self.system_id,
+            state: self.state,
+            timeline: self.wal.timeline(),
+            checkpoint: Lsn(self.checkpoint),
+            end: Some(Lsn(self.wal.end)),
+            minimum_recovery: Lsn(self.wal.end),
+            standby_signal: self.signal,
+            rewindable: self.rewindable,
+            to_recover: self.to_recover,
+            recovery_rate: RECOVERY_RATE,
+        }
+    }
+
+    /// A checkpoint record at the end, as a clean stop writes it.
+    pub fn shutdown_checkpoint(&mut self) {
+        self.checkpoint = self.wal.end;
+        self.wal.end += 0x28;
+        self.state = ControlState::ShutDown;
+    }
+}
+
+/// The directory and the processes of one host.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub dir: Option<Dir>,
+    /// People must look.
+    pub unreadable: bool,
+    pub process: Process,
+    pub primary: bool,
+    /// SQL does not answer although the postmaster runs, since then.
+    pub hung: Option<Moment>,
+    pub crashed: Option<Moment>,
+    pub upstream: Option<Upstream>,
+    pub streaming: bool,
+    /// Replication does not move, for whatever reason.
+    pub frozen: bool,
+    pub slots: BTreeMap<String, Lsn>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            unreadable: false,
+            process: Process::Gone,
+            primary: false,
+            hung: None,
+            crashed: None,
+            upstream: None,
+            streaming: false,
+            frozen: false,
+            slots: BTreeMap::new(),
+        }
+    }
+}
+
+impl Server {
+    pub fn data(&self, bootstrapping: bool) -> Data {
+        if self.unreadable {
+            return Data::Unreadable("pg_control cannot be read".into());
+        }
+        match &self.dir {
+            None => Data::Empty,
+            Some(dir) => match dir.marker {
+                Some(Unfinished::Bootstrap) if bootstrapping => Data::Present(dir.control()),
+                Some(unfinished) => Data::Unfinished(unfinished),
+                None => Data::Present(dir.control()),
+            },
+        }
+    }
+
+    /// Takes writes now, as far as Postgres is concerned.
+    pub fn writable(&self) -> bool {
+        self.process == Process::Postmaster && self.primary
+    }
+
+    /// Answers SQL.
+    pub fn answers(&self) -> bool {
+        self.process == Process::Postmaster && self.hung.is_none()
+    }
+
+    /// The processes are gone without a clean stop.
+    pub fn crash(&mut self, left: Process) {
+        if self.process == Process::Gone {
+            return;
+        }
+        self.process = left;
+        self.streaming = false;
+        self.hung = None;
+    }
+
+    /// A clean stop.
+    pub fn stop(&mut self) {
+        if self.process == Process::Postmaster
+            && let Some(dir) = &mut self.dir
+        {
+            if self.primary {
+                dir.shutdown_checkpoint();
+                dir.to_recover = 0;
+            } else {
+                dir.state = ControlState::ShutDownInRecovery;
+            }
+        }
+        self.process = Process::Gone;
+        self.streaming = false;
+        self.hung = None;
+    }
+
+    /// A start, as a standby or as a primary.
+    pub fn start(&mut self, primary: bool, upstream: Option<Upstream>) {
+        if let Some(dir) = &mut self.dir {
+            dir.signal = !primary;
+            dir.to_recover = 0;
+            dir.state = if primary { ControlState::InProduction } else { ControlState::InArchiveRecovery };
+        }
+        self.process = Process::Postmaster;
+        self.primary = primary;
+        self.crashed = None;
+        self.hung = None;
+        self.streaming = false;
+        self.upstream = upstream;
+    }
+
+    /// Ends recovery on a new timeline.
+    pub fn promote(&mut self, mint: u64, above: Timeline) {
+        let Some(dir) = &mut self.dir else { return };
+        let timeline = dir.wal.last().timeline.max(above.0) + 1;
+        dir.wal.branches.push(Branch { timeline, mint, from: dir.wal.end });
+        dir.wal.end += 0x30;
+        dir.signal = false;
+        dir.state = ControlState::InProduction;
+        dir.settled = false;
+        dir.floor = None;
+        self.primary = true;
+        self.upstream = None;
+        self.streaming = false;
+    }
+}

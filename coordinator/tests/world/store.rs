@@ -1,0 +1,124 @@
+//! A simulated store: Patroni's records at one revision, sessions that run out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use config::{ClusterConfig, NodeName};
+use dcs::{
+    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Status, SystemId,
+    Versioned,
+};
+
+/// The records and the sessions under which some of them live.
+#[derive(Debug)]
+pub struct Store {
+    /// It answers at all.
+    pub up: bool,
+    pub revision: i64,
+    pub leader: Option<Leader>,
+    pub initialize: Initialize,
+    /// Who claimed `initialize`.
+    pub claim: Option<NodeName>,
+    /// Every identity that was ever written into `initialize` since the store was last empty.
+    pub identities: Vec<SystemId>,
+    pub settings: Arc<ClusterConfig>,
+    pub config: Option<Revision>,
+    pub members: BTreeMap<NodeName, (Member, i64)>,
+    pub status: Status,
+    pub failover: Option<Versioned<Failover>>,
+    pub history: Option<Vec<HistoryRow>>,
+    /// Session → when it runs out.
+    pub sessions: BTreeMap<i64, Moment>,
+    next_session: i64,
+    snapshot: Option<Arc<ClusterView>>,
+}
+
+impl Store {
+    pub fn new() -> Self {
+        Self {
+            up: true,
+            revision: 1,
+            leader: None,
+            initialize: Initialize::Absent,
+            claim: None,
+            identities: Vec::new(),
+            settings: Arc::new(ClusterConfig::default()),
+            config: None,
+            members: BTreeMap::new(),
+            status: Status::default(),
+            failover: None,
+            history: None,
+            sessions: BTreeMap::new(),
+            next_session: 1,
+            snapshot: None,
+        }
+    }
+
+    /// A write happened.
+    pub fn commit(&mut self) -> Revision {
+        self.revision += 1;
+        self.snapshot = None;
+        Revision(self.revision)
+    }
+
+    pub fn view(&mut self) -> Arc<ClusterView> {
+        if let Some(view) = &self.snapshot {
+            return view.clone();
+        }
+        let view = Arc::new(ClusterView {
+            revision: Revision(self.revision),
+            initialize: self.initialize,
+            config: self.config.map(|revision| Versioned { value: serde_json::json!({}), revision }),
+            leader: self.leader.clone(),
+            members: self.members.iter().map(|(name, (member, _))| (name.clone(), member.clone())).collect(),
+            status: self.status.clone(),
+            failover: self.failover.clone(),
+            sync: None,
+            history: self.history.clone(),
+            failsafe: None,
+        });
+        self.snapshot = Some(view.clone());
+        view
+    }
+
+    pub fn open(&mut self, until: Moment) -> i64 {
+        self.next_session += 1;
+        self.sessions.insert(self.next_session, until);
+        self.next_session
+    }
+
+    /// Takes the leader key if nobody has it.
+    pub fn acquire(&mut self, name: &NodeName, session: i64) -> Option<(Epoch, Revision)> {
+        if self.leader.is_some() {
+            return None;
+        }
+        let revision = self.commit();
+        let epoch = Epoch(revision.0);
+        self.leader = Some(Leader { name: name.clone(), epoch, revision, lease: session });
+        Some((epoch, revision))
+    }
+
+    /// Puts the leader key, which names the node already, under a session.
+    pub fn adopt(&mut self, name: &NodeName, session: i64, at: Revision) -> Option<(Epoch, Revision)> {
+        let leader = self.leader.clone().filter(|leader| leader.name == *name && leader.revision == at)?;
+        let revision = self.commit();
+        let epoch = leader.epoch;
+        self.leader = Some(Leader { name: name.clone(), epoch, revision, lease: session });
+        Some((epoch, revision))
+    }
+
+    /// Ends what has run out; tells of it.
+    pub fn expire(&mut self, now: Moment) -> Vec<String> {
+        let over: Vec<i64> = self.sessions.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
+        let mut told = Vec::new();
+        for session in over {
+            self.sessions.remove(&session);
+            if let Some(leader) = self.leader.take_if(|leader| leader.lease == session) {
+                told.push(format!("the lease of {} has run out", leader.name));
+            }
+            self.members.retain(|_, (_, lease)| *lease != session);
+            self.commit();
+        }
+        told
+    }
+}

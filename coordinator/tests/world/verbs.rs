@@ -1,0 +1,338 @@
+//! The verbs of scenario scripts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::NodeName;
+use coordinator::{Bootstrap, Process, Wish};
+use dcs::{Epoch, Failover, Initialize, Leader, SystemId, Timeline, Versioned};
+
+use super::node::Daemon;
+use super::script::{duration, position};
+use super::server::Dir;
+use super::{World, script};
+
+pub(super) type Done = Result<(), String>;
+
+impl World {
+    /// Does what one line says.
+    pub(super) fn verb(&mut self, words: &[&str]) -> Done {
+        match words {
+            ["cluster", parts @ ..] => self.cluster(parts),
+            ["wait", span] => {
+                self.run(duration(span)?);
+                Ok(())
+            }
+            ["set", pair] => self.setting(pair),
+            ["pause"] => self.setting("pause=true"),
+            ["resume"] => self.setting("pause=false"),
+            ["switchover", rest @ ..] => self.handover(true, rest),
+            ["failover", rest @ ..] => self.handover(false, rest),
+            ["heal"] => {
+                self.cuts.clear();
+                Ok(())
+            }
+            ["store", "down"] => {
+                self.store.up = false;
+                Ok(())
+            }
+            ["store", "up"] => {
+                self.store_returns();
+                Ok(())
+            }
+            ["cut", one, other] => self.cut(one, other),
+            ["delete-leader-key"] => {
+                self.store.leader = None;
+                self.store.commit();
+                Ok(())
+            }
+            ["overwrite-leader-key", name] => {
+                let (name, revision) = (known(self, name)?, self.store.commit());
+                self.store.leader = Some(Leader { name, epoch: Epoch(revision.0), revision, lease: 0 });
+                Ok(())
+            }
+            ["wipe-store"] => {
+                self.wipe_store();
+                Ok(())
+            }
+            ["stays", why @ ..] => {
+                self.stays = Some(why.join(" "));
+                Ok(())
+            }
+            ["expect", what @ ..] => self.expect(what),
+            [verb, name, rest @ ..] => {
+                let name = known(self, name)?;
+                self.verb_on(verb, &name, rest)
+            }
+            _ => Err("unknown verb".into()),
+        }?;
+        self.run(Duration::ZERO);
+        Ok(())
+    }
+
+    fn verb_on(&mut self, verb: &str, name: &NodeName, rest: &[&str]) -> Done {
+        let now = self.now;
+        match (verb, rest) {
+            ("kill", []) => {
+                let node = self.node(name);
+                (node.daemon, node.up) = (None, false);
+                node.server.crash(Process::Gone);
+                node.server.process = Process::Gone;
+            }
+            ("kill-daemon", []) => self.node(name).daemon = None,
+            ("start", []) => self.start_node(name),
+            ("kill-postmaster", left) => {
+                let remnants =
+                    if left == ["leaving", "backends"] { Process::Remnants } else { Process::Gone };
+                self.node(name).server.crash(remnants);
+                self.node(name).server.crashed = Some(now);
+                self.wake(name);
+            }
+            ("partition", []) => {
+                for other in self.names().iter().map(NodeName::as_str).chain(["store"]) {
+                    self.cut(name.as_str(), other)?;
+                }
+            }
+            ("write", [bytes]) => self.write(name, position(bytes)?)?,
+            ("tag", [pair]) => self.tag(name, pair)?,
+            ("withhold", why) => self.node(name).withheld = vec![why.join(" ")],
+            ("repair", allowed) => {
+                let repair = &mut self.node(name).repair;
+                repair.rewind = allowed.contains(&"rewind");
+                repair.after_failed_rewind = allowed.contains(&"after-failed-rewind");
+                repair.when_diverged = allowed.contains(&"when-diverged");
+            }
+            ("unrewindable", []) => self.dir(name)?.rewindable = false,
+            ("no-bootstrap", []) => self.node(name).bootstrap = Bootstrap::Never,
+            ("fail", [job]) => self.node(name).fails.push((*job).to_owned()),
+            ("fail", [job, times]) => {
+                let times = times.parse().map_err(|_| "how often?".to_owned())?;
+                self.node(name).fails.extend(std::iter::repeat_n((*job).to_owned(), times));
+            }
+            ("slow", [job, span]) => {
+                let span = duration(span)?;
+                self.node(name).slow.insert((*job).to_owned(), span);
+            }
+            ("redo", [bytes]) => self.dir(name)?.to_recover = position(bytes)?,
+            ("freeze", []) => self.node(name).server.frozen = true,
+            ("thaw", []) => self.node(name).server.frozen = false,
+            ("hang", []) => self.node(name).server.hung = Some(now),
+            ("wipe", []) => {
+                self.node(name).server.dir = None;
+                self.wake(name);
+            }
+            ("unreadable", []) => self.node(name).server.unreadable = true,
+            ("foreign", []) => self.dir(name)?.system_id = SystemId(1),
+            ("restart-as-standby", []) => self.node(name).server.start(false, None),
+            ("promote-by-hand", []) => {
+                self.mints += 1;
+                let mint = self.mints;
+                self.node(name).server.promote(mint, Timeline(0));
+            }
+            ("stop", []) => self.end_daemon(name, Wish::Stop),
+            ("leave", []) => self.end_daemon(name, Wish::LeaveRunning),
+            ("restart", filters) => self.restart(name, filters),
+            ("reinit", how) => {
+                let force = how.contains(&"force");
+                self.request(name, Wish::Reinitialize { force, from_leader: how.contains(&"from-leader") });
+            }
+            _ => return Err("unknown verb".into()),
+        }
+        Ok(())
+    }
+
+    fn dir(&mut self, name: &NodeName) -> Result<&mut Dir, String> {
+        self.node(name).server.dir.as_mut().ok_or_else(|| "it has no data directory".to_owned())
+    }
+
+    pub(super) fn wake(&mut self, name: &NodeName) {
+        let now = self.now;
+        if let Some(daemon) = &mut self.node(name).daemon {
+            daemon.wake = now;
+        }
+    }
+
+    fn end_daemon(&mut self, name: &NodeName, wish: Wish) {
+        if let Some(daemon) = &mut self.node(name).daemon {
+            daemon.ending = Some(wish);
+        }
+        self.wake(name);
+    }
+
+    pub(super) fn start_node(&mut self, name: &NodeName) {
+        let (now, settings) = (self.now, self.store.settings.clone());
+        let node = self.node(name);
+        node.up = true;
+        if node.daemon.is_none() {
+            node.daemon = Some(Daemon::new(now, settings));
+            node.exited = None;
+        }
+    }
+
+    fn cut(&mut self, one: &str, other: &str) -> Done {
+        let (first, second) = if one < other { (one, other) } else { (other, one) };
+        if first != second {
+            self.cuts.insert((first.to_owned(), second.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// While it was away nobody's session ran out: a new etcd leader extends them all.
+    pub(super) fn store_returns(&mut self) {
+        if self.store.up {
+            return;
+        }
+        self.store.up = true;
+        let until = self.now + self.store.settings.ttl;
+        self.store.sessions.values_mut().for_each(|at| *at = until);
+    }
+
+    fn wipe_store(&mut self) {
+        self.store.leader = None;
+        self.store.members.clear();
+        self.store.sessions.clear();
+        self.store.initialize = Initialize::Absent;
+        self.store.identities.clear();
+        (self.store.history, self.store.config, self.store.failover) = (None, None, None);
+        self.store.status = dcs::Status::default();
+        self.store.commit();
+    }
+
+    fn write(&mut self, name: &NodeName, bytes: u64) -> Done {
+        if !self.nodes[name].server.writable() || !self.nodes[name].server.answers() {
+            return Err("it takes no writes".into());
+        }
+        self.dir(name)?.wal.end += bytes;
+        let wal = self.dir(name)?.wal.clone();
+        self.acknowledged.push(wal);
+        Ok(())
+    }
+
+    fn tag(&mut self, name: &NodeName, pair: &str) -> Done {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, "true"));
+        let tags = &mut self.node(name).tags;
+        match key {
+            "nofailover" => tags.nofailover = value == "true",
+            "failover_priority" => tags.failover_priority = value.parse().ok(),
+            "clonefrom" => tags.clonefrom = value == "true",
+            "nostream" => tags.nostream = value == "true",
+            "replicatefrom" => tags.replicatefrom = NodeName::new(value).ok(),
+            _ => return Err("unknown tag".into()),
+        }
+        self.wake(name);
+        Ok(())
+    }
+
+    pub(super) fn setting(&mut self, pair: &str) -> Done {
+        let Some((key, value)) = pair.split_once('=') else { return Err("key=value".into()) };
+        let seconds = || value.parse().map(Duration::from_secs).map_err(|_| "no number".to_owned());
+        let settings = Arc::make_mut(&mut self.store.settings);
+        match key {
+            "pause" => settings.pause = value == "true",
+            "ttl" => settings.ttl = seconds()?,
+            "loop_wait" => settings.loop_wait = seconds()?,
+            "primary_start_timeout" => settings.primary_start_timeout = seconds()?,
+            "member_slots_ttl" => settings.member_slots_ttl = seconds()?,
+            "maximum_lag_on_failover" => settings.maximum_lag_on_failover = position(value)?,
+            "check_timeline" => settings.check_timeline = value == "true",
+            "use_slots" => settings.use_slots = value == "true",
+            _ => return Err("unknown setting".into()),
+        }
+        self.store.commit();
+        Ok(())
+    }
+
+    /// `switchover [CANDIDATE] [in SPAN]`, `failover CANDIDATE`.
+    fn handover(&mut self, planned: bool, rest: &[&str]) -> Done {
+        let mut failover = Failover { leader: None, candidate: None, scheduled_at: None };
+        if planned {
+            failover.leader = self.store.leader.as_ref().map(|leader| leader.name.to_string());
+        }
+        let mut words = rest.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "in" => {
+                    let span = script::duration(words.next().ok_or("in how long?")?)?;
+                    failover.scheduled_at = Some(((self.now + span).0 / 1_000_000_000).to_string());
+                }
+                "from" => failover.leader = words.next().map(ToString::to_string),
+                candidate => failover.candidate = Some(candidate.to_owned()),
+            }
+        }
+        let revision = self.store.commit();
+        self.store.failover = Some(Versioned { value: failover, revision });
+        Ok(())
+    }
+
+    /// `restart NODE [role=ROLE] [if-pending] [below=VERSION]`.
+    fn restart(&mut self, name: &NodeName, filters: &[&str]) {
+        let find = |key: &str| filters.iter().find_map(|filter| filter.strip_prefix(key));
+        let wish = Wish::Restart {
+            role: find("role=").map(str::to_owned),
+            below_version: find("below=").and_then(|version| version.parse().ok()),
+            if_pending: filters.contains(&"if-pending"),
+            pending: filters.contains(&"pending"),
+            timeout: None,
+        };
+        self.request(name, wish);
+    }
+
+    /// All faults end; what the script or chance broke is whole again.
+    pub(super) fn end_faults(&mut self) {
+        self.cuts.clear();
+        self.store_returns();
+        let settings = Arc::make_mut(&mut self.store.settings);
+        settings.pause = false;
+        self.store.commit();
+        for name in self.names() {
+            let node = self.node(&name);
+            node.fails.clear();
+            node.slow.clear();
+            node.server.frozen = false;
+            node.server.hung = None;
+            self.start_node(&name);
+        }
+    }
+
+    /// Whether the leader has every acknowledged write.
+    fn keeps_everything(&self) -> bool {
+        let leader = self.store.leader.as_ref().and_then(|leader| self.nodes.get(&leader.name));
+        let wal = leader.and_then(|node| Some(&node.server.dir.as_ref()?.wal));
+        wal.is_some_and(|wal| self.acknowledged.iter().all(|written| written.is_part_of(wal)))
+    }
+
+    /// `expect leader n2`, `expect nobody leads`, `expect streaming n1`, `expect primary n1`, `expect nothing lost` …
+    fn expect(&mut self, what: &[&str]) -> Done {
+        let leader = self.store.leader.as_ref().map(|leader| leader.name.to_string());
+        let met = match what {
+            ["leader", name] => {
+                leader.as_deref() == Some(*name) && {
+                    let name = known(self, name)?;
+                    self.nodes[&name].server.writable()
+                }
+            }
+            ["nobody", "leads"] => leader.is_none(),
+            ["nothing", "lost"] => self.keeps_everything(),
+            ["something", "lost"] => !self.keeps_everything(),
+            [state, name] => {
+                let node = &self.nodes[&known(self, name)?];
+                match *state {
+                    "streaming" => node.server.streaming,
+                    "primary" => node.server.writable(),
+                    "stopped" => node.server.process == Process::Gone,
+                    "standby" => node.server.process == Process::Postmaster && !node.server.primary,
+                    "exited" => node.exited.is_some(),
+                    "data" => node.server.dir.is_some(),
+                    _ => return Err("unknown expectation".into()),
+                }
+            }
+            _ => return Err("unknown expectation".into()),
+        };
+        met.then_some(()).ok_or_else(|| format!("it is not so; leader: {leader:?}, {:?}", self.unwell()))
+    }
+}
+
+fn known(world: &World, name: &str) -> Result<NodeName, String> {
+    let name = NodeName::new(name).map_err(|error| error.to_string())?;
+    if world.nodes.contains_key(&name) { Ok(name) } else { Err(format!("there is no node {name}")) }
+}
