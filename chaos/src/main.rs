@@ -1,0 +1,111 @@
+//! `matriarch-chaos`: clusters on one machine, to show, to measure and to break.
+//!
+//! Parses the command line and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chaos::{Program, bench, demo, live, load, process, report, setup};
+use clap::{Parser, Subcommand};
+
+/// Clusters on one machine, to show, to measure and to break.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Three nodes with HAProxy in front, under writes, in a live table.
+    Demo {
+        /// Play one failover instead, and judge it by the exit status.
+        #[arg(long)]
+        once: bool,
+        /// The coordinator to show.
+        #[arg(long, value_enum, default_value = "matriarch")]
+        program: Program,
+    },
+    /// Measures every speed that a coordinator is judged by, and prints a table.
+    Bench {
+        /// The coordinators to measure.
+        #[arg(long, value_enum, default_value = "both")]
+        program: Measured,
+        /// How often each measure is taken.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Write the page of the book (docs/src/benchmarks.md) too.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Asks one HTTP path as fast as it can, and prints how fast that was.
+    #[command(hide = true)]
+    Load {
+        /// The server.
+        server: SocketAddr,
+        /// The path to ask for.
+        #[arg(long, default_value = "/primary")]
+        path: String,
+        /// Connections at the same time.
+        #[arg(long, default_value_t = 16)]
+        connections: usize,
+        /// For how long.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Waits for the end of stdin, then ends every process of a cluster and removes its directory.
+    #[command(hide = true)]
+    Reap {
+        /// The cluster's directory.
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Measured {
+    Matriarch,
+    Patroni,
+    Both,
+}
+
+async fn bench(measured: Measured, runs: usize, write: bool) -> anyhow::Result<()> {
+    let programs = match measured {
+        Measured::Matriarch => vec![Program::Matriarch],
+        Measured::Patroni => vec![Program::Patroni],
+        Measured::Both => vec![Program::Matriarch, Program::Patroni],
+    };
+    let mut all = Vec::new();
+    for program in programs {
+        all.push((program, bench::measure(program, runs).await?));
+    }
+    let command = format!("cargo bench-ha --runs {runs}");
+    let page = report::page(&report::table(&all), &command, runs, &setup::tools().await?.postgres);
+    println!("{page}");
+    if write {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/benchmarks.md"), page)?;
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Demo { once: true, program } => demo::once(program).await,
+        Command::Demo { once: false, program } => live::watch(program).await,
+        Command::Bench { program, runs, write } => tokio::select! {
+            done = bench(program, runs, write) => done,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything is being stopped"),
+        },
+        Command::Load { server, path, connections, seconds } => {
+            let load = load::run(server, &path, connections, Duration::from_secs(seconds)).await;
+            println!("{}", serde_json::to_string(&load)?);
+            Ok(())
+        }
+        Command::Reap { dir } => {
+            process::reap(&dir);
+            Ok(())
+        }
+    }
+}

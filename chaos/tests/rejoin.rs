@@ -1,0 +1,152 @@
+//! How members come back: after divergence, after a crash of the daemon, with nothing left, and by reinitialise.
+//!
+//! One cluster serves the tests in turn; each leaves it healthy.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use chaos::{Cluster, Node, Program, Shared, Spec, until};
+use rustix::process::Signal;
+use serde_json::json;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static CLUSTER: Shared = Shared::new(|| Spec::new(Program::tested(), 3));
+
+async fn postmaster_start(node: &Node) -> anyhow::Result<String> {
+    node.cell("select pg_postmaster_start_time()").await
+}
+
+/// Freezes what streams on the replicas, so that the leader gets ahead of them; returns the frozen processes.
+async fn freeze_streaming(replicas: &[&Node]) -> anyhow::Result<Vec<i32>> {
+    let mut frozen = Vec::new();
+    for replica in replicas {
+        let pid = replica.cell("select pid from pg_stat_wal_receiver").await?.parse()?;
+        chaos::process::signal(pid, Signal::STOP);
+        frozen.push(pid);
+    }
+    Ok(frozen)
+}
+
+async fn ids(cluster: &Cluster, table: &str) -> anyhow::Result<Vec<String>> {
+    let (leader, _) = cluster.roles().await?;
+    Ok(leader.sql(&format!("select id from {table} order by id")).await?.into_iter().flatten().collect())
+}
+
+/// P230 a crashed old primary recovers first, P232 then rewinds what the new primary does not have, P236 after the new
+/// primary's checkpoint, and streams on the new timeline.
+#[tokio::test]
+async fn an_old_primary_with_rows_nobody_else_has_is_rewound() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    leader.sql("create table diverged (id int); insert into diverged values (1); checkpoint").await.unwrap();
+    let lsn = leader.cell("select pg_current_wal_flush_lsn()").await.unwrap();
+    for replica in &replicas {
+        let has_all = until(PATIENCE, "the first row on the replica", async || {
+            let sql = format!("select pg_last_wal_replay_lsn() >= '{lsn}'");
+            Ok((replica.cell(&sql).await? == "t").then_some(()))
+        });
+        has_all.await.unwrap();
+    }
+    let frozen = freeze_streaming(&replicas).await.unwrap();
+    leader.sql("insert into diverged values (2), (3)").await.unwrap();
+    leader.kill();
+    // What still waits in a socket must not be read: each receiver ends as soon as it goes on.
+    for pid in frozen {
+        chaos::process::signal(pid, Signal::TERM);
+        chaos::process::signal(pid, Signal::CONT);
+    }
+    let next = cluster.wait_leader(&[&leader.name], PATIENCE).await.unwrap();
+    let written = until(PATIENCE, "a write on the new leader", async || {
+        next.sql("insert into diverged values (4)").await.map(|_| Some(()))
+    });
+    cluster.explain(written.await).unwrap();
+    leader.start().unwrap();
+    cluster.wait_streaming(leader, next, PATIENCE).await.unwrap();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+    assert_eq!(ids(&cluster, "diverged").await.unwrap(), ["1", "4"]);
+    let there = until(PATIENCE, "the new row on the old primary", async || {
+        let rows = leader.sql("select id from diverged order by id").await?;
+        Ok((rows.concat() == ["1", "4"]).then_some(()))
+    });
+    cluster.explain(there.await).unwrap();
+    next.sql("drop table diverged").await.unwrap();
+}
+
+/// P162 a daemon that was killed finds its Postgres running and goes on with it, on a leader and on a replica;
+/// P006 the leader key hangs on a lease of the new process afterwards.
+#[tokio::test]
+async fn a_killed_daemon_adopts_its_running_postgres() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    for node in [leader, replicas[0]] {
+        let start = postmaster_start(node).await.unwrap();
+        let lease =
+            cluster.etcd.get(&cluster.key(&format!("members/{}", node.name))).await.unwrap().unwrap().lease;
+        node.kill_coordinator();
+        node.start().unwrap();
+        let renewed = until(PATIENCE, "the member's key on a new lease", async || {
+            let key = cluster.etcd.get(&cluster.key(&format!("members/{}", node.name))).await?;
+            Ok(key.filter(|key| key.lease != lease).map(|_| ()))
+        });
+        cluster.explain(renewed.await).unwrap();
+        cluster.wait_healthy(PATIENCE).await.unwrap();
+        assert_eq!(postmaster_start(node).await.unwrap(), start, "Postgres of {} was restarted", node.name);
+    }
+    assert_eq!(cluster.leader().await.unwrap().name, leader.name);
+}
+
+/// P196 a node without data clones by pg_basebackup, P163's counterpart: the cluster knows its system identifier.
+#[tokio::test]
+async fn a_replica_whose_data_is_gone_is_cloned_again() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    let replica = replicas[0];
+    replica.stop(PATIENCE).await.unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a disk that was replaced: the test plays the operator")]
+    std::fs::rename(replica.data(), replica.dir.join("taken-away")).unwrap();
+    replica.start().unwrap();
+    cluster.wait_streaming(replica, leader, PATIENCE).await.unwrap();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+    let id = "select system_identifier from pg_control_system()";
+    assert_eq!(replica.cell(id).await.unwrap(), leader.cell(id).await.unwrap());
+}
+
+/// P212 a former primary that is alone leads again, on a higher timeline, with all its rows.
+#[tokio::test]
+async fn a_former_primary_that_is_alone_leads_again() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    leader.sql("create table alone (id int); insert into alone values (7)").await.unwrap();
+    for replica in &replicas {
+        replica.stop(PATIENCE).await.unwrap();
+    }
+    leader.stop(PATIENCE).await.unwrap();
+    leader.start().unwrap();
+    let again = cluster.wait_leader(&[], PATIENCE).await.unwrap();
+    assert_eq!(again.name, leader.name);
+    assert_eq!(ids(&cluster, "alone").await.unwrap(), ["7"]);
+    for replica in &replicas {
+        replica.start().unwrap();
+    }
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+    again.sql("drop table alone").await.unwrap();
+}
+
+/// P100 a replica is reinitialised on request and a leader refuses, P101 also from the leader itself.
+#[tokio::test]
+async fn a_replica_is_reinitialised_and_a_leader_refuses() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    let refused = leader.send("POST", "/reinitialize", &json!({"force": true})).await.unwrap();
+    assert_eq!((refused.status, refused.body.as_str()), (503, "I am the leader, can not reinitialize"));
+    let replica = replicas[0];
+    let inode = || std::fs::metadata(replica.data().join("global")).map(|found| found.ino());
+    let before = inode().unwrap();
+    let answer = replica.send("POST", "/reinitialize", &json!({"from_leader": true})).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "reinitialize started"));
+    let cloned = until(PATIENCE, "a fresh copy", async || Ok((inode()? != before).then_some(())));
+    cluster.explain(cloned.await).unwrap();
+    cluster.wait_streaming(replica, leader, PATIENCE).await.unwrap();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+}

@@ -1,0 +1,29 @@
+//! Slots that members keep for each other, so that whoever leads next still has the WAL that the others need.
+
+use std::time::Duration;
+
+use chaos::{Cluster, Program, Spec, until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// P258 a replica has a slot for every other member, used by nobody, and moves it forward as the leader's goes forward.
+#[tokio::test]
+async fn replicas_keep_slots_for_the_others_and_move_them_forward() {
+    let cluster = Cluster::healthy(Spec::new(Program::tested(), 3)).await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    leader.sql("create table moved (t text)").await.unwrap();
+    leader.sql("insert into moved select repeat('x', 100) from generate_series(1, 20000)").await.unwrap();
+    let reached = leader.cell("select pg_current_wal_flush_lsn()").await.unwrap();
+    for replica in replicas {
+        let moved = until(PATIENCE, "both slots past what was written", async || {
+            let sql = format!(
+                "select slot_name from pg_replication_slots where not active and restart_lsn >= '{reached}' order by 1"
+            );
+            let mut names: Vec<String> =
+                cluster.others(replica).into_iter().map(|node| node.name.clone()).collect();
+            names.sort();
+            Ok((replica.sql(&sql).await?.concat() == names).then_some(()))
+        });
+        cluster.explain(moved.await).unwrap();
+    }
+}
