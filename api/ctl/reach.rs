@@ -82,10 +82,15 @@ fn loop_wait(settings: Option<&Value>) -> Duration {
 
 /// Where a store is, for messages.
 fn place(store: &StoreConfig) -> String {
-    let StoreConfig::Etcd(etcd) = store;
-    match &etcd.endpoints {
-        Endpoints::Listed { urls, .. } => urls.join(", "),
-        Endpoints::Srv { domain, .. } => domain.clone(),
+    match store {
+        StoreConfig::Etcd(etcd) => match &etcd.endpoints {
+            Endpoints::Listed { urls, .. } => urls.join(", "),
+            Endpoints::Srv { domain, .. } => domain.clone(),
+        },
+        StoreConfig::Raft(raft) => {
+            let members = raft.self_addr.iter().chain(&raft.partner_addrs);
+            members.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }
     }
 }
 

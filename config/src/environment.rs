@@ -234,8 +234,7 @@ fn inline(value: &str, open: char, close: char, path: &str, place: &Place) -> Re
 /// The variables that stand for one key each, with their keys, for the reference page.
 pub(crate) fn variables() -> Vec<(String, String)> {
     let plain = PLAIN.iter().map(|key| (*key).to_owned());
-    let sections = SECTIONS.iter().filter(|(section, _)| *section != "raft");
-    let sections = sections.flat_map(|(s, keys)| keys.iter().map(move |key| format!("{s}_{key}")));
+    let sections = SECTIONS.iter().flat_map(|(s, keys)| keys.iter().map(move |key| format!("{s}_{key}")));
     let logins = ["restapi", "ctl", "etcd3"];
     let logins = logins.into_iter().flat_map(|s| [format!("{s}_username"), format!("{s}_password")]);
     let roles = ["superuser", "replication", "rewind"].into_iter();

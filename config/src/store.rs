@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::RaftConfig;
 use crate::Secret;
 use crate::problem::{Place, Problem};
 use crate::read;
@@ -12,6 +13,8 @@ use crate::tree::Node;
 pub enum StoreConfig {
     /// etcd, v3 API.
     Etcd(EtcdConfig),
+    /// The embedded store: members of the cluster keep it themselves (`raft:`).
+    Raft(RaftConfig),
 }
 
 /// How to reach etcd.
@@ -55,7 +58,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("zookeeper", "ZooKeeper"),
     ("exhibitor", "Exhibitor"),
     ("kubernetes", "Kubernetes"),
-    ("raft", "Patroni's embedded raft"),
 ];
 
 /// Where etcd is looked for if nothing else is said.
@@ -65,22 +67,31 @@ impl StoreConfig {
     /// Reads the section that names the store; without one it is etcd on this machine.
     pub(crate) fn from_tree(tree: &Node, problems: &mut Vec<Problem>) -> Self {
         let others: Vec<_> = OTHERS.iter().filter(|(key, _)| tree.get(key).is_some()).collect();
-        let section = ["etcd3", "etcd"].into_iter().find(|key| tree.get(key).is_some());
+        let section = ["etcd3", "etcd", "raft"].into_iter().find(|key| tree.get(key).is_some());
         for (key, name) in others {
             let place = tree.place_of(key);
             problems.push(if section.is_some() {
-                let found = "is ignored, because this file also has a section for etcd";
+                let found = "is ignored, because this file also names a store that matriarch supports";
                 Problem::warning(&place, key, found, "remove the one that is not meant")
             } else {
                 Problem::error(
                     &place,
                     key,
                     format!("asks for {name} as the store, which matriarch does not support"),
-                    "run an etcd cluster and write etcd3: with hosts: [host1:2379, host2:2379, host3:2379]",
+                    "write raft: with self_addr and partner_addrs, or run an etcd cluster and write etcd3: with hosts: [host1:2379, host2:2379, host3:2379]",
                 )
             });
         }
+        if section.is_some_and(|section| section != "raft") && tree.get("raft").is_some() {
+            problems.push(Problem::warning(
+                &tree.place_of("raft"),
+                "raft",
+                "is ignored, because this file also has a section for etcd",
+                "remove the one that is not meant",
+            ));
+        }
         Self::Etcd(match section {
+            Some("raft") => return Self::Raft(RaftConfig::from_tree(tree, problems)),
             Some(section) => EtcdConfig::from_section(tree, section, problems),
             None => {
                 let other = OTHERS.iter().any(|(key, _)| tree.get(key).is_some());
@@ -99,13 +110,13 @@ impl StoreConfig {
 }
 
 impl StoreConfig {
-    /// The same store at another URL: credentials and certificates stay.
+    /// etcd at another URL: credentials and certificates stay.
     pub(crate) fn at(&self, url: String) -> Self {
-        let Self::Etcd(etcd) = self;
-        Self::Etcd(EtcdConfig {
-            endpoints: Endpoints::Listed { urls: vec![url], fixed: false },
-            ..etcd.clone()
-        })
+        let etcd = match self {
+            Self::Etcd(etcd) => etcd.clone(),
+            Self::Raft(_) => EtcdConfig::at(Vec::new()),
+        };
+        Self::Etcd(EtcdConfig { endpoints: Endpoints::Listed { urls: vec![url], fixed: false }, ..etcd })
     }
 }
 

@@ -24,7 +24,7 @@ fn about(loaded: &Loaded) -> Vec<&str> {
 }
 
 fn urls(store: &StoreConfig) -> (Vec<String>, bool) {
-    let StoreConfig::Etcd(etcd) = store;
+    let StoreConfig::Etcd(etcd) = store else { return (Vec::new(), false) };
     match &etcd.endpoints {
         Endpoints::Listed { urls, fixed } => (urls.clone(), *fixed),
         Endpoints::Srv { domain, suffix } => (vec![format!("srv {domain} {suffix:?}")], false),

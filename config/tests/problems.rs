@@ -160,6 +160,24 @@ fn options_that_matriarch_decides_are_refused() {
 }
 
 #[test]
+fn an_embedded_store_that_cannot_work() {
+    let raft = |text: &str| said(&with("etcd3:\n  hosts: 10.0.0.1:2379\n", &format!("raft:\n{text}")));
+    insta::assert_snapshot!(
+        [
+            raft("  self_addr: 10.0.0.1:2222\n  partner_addrs: [10.0.0.2:2222]\n  data_dir: /d\n"),
+            raft("  partner_addrs: [10.0.0.2:2222]\n"),
+            raft("  data_dir: /d\n"),
+            raft("  self_addr: 0.0.0.0:2222\n"),
+            raft("  self_addr: 10.0.0.1:2222\n  data_dir: /d\n  partner_addrs: [10.0.0.2]\n"),
+            raft("  self_addr: 10.0.0.1:2222\n  data_dir: /d\n  cacert: /c\n"),
+            raft("  self_addr: 10.0.0.1:2222\n  data_dir: /d\n  min_timeout: 2\n  max_timeout: 1\n"),
+            raft("  self_addr: 10.0.0.1:2222\n  data_dir: /d\n  connection_timeout: 3\n"),
+        ]
+        .concat()
+    );
+}
+
+#[test]
 fn stores_that_are_not_supported() {
     insta::assert_snapshot!(
         [

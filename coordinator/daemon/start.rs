@@ -58,7 +58,9 @@ async fn live(loaded: Loaded, mut source: Source) -> anyhow::Result<i32> {
     let _alone = alone::lock(&paths)?;
     alone::tidy(&paths, &node.matriarch.vault_dir).await?;
 
-    let StoreConfig::Etcd(_) = &node.store;
+    if let StoreConfig::Raft(_) = &node.store {
+        anyhow::bail!("the section raft is not served yet: write etcd3: with hosts: [host1:2379]");
+    }
     let (known, _) = ClusterConfig::from_document(&publish::cached_document(&paths).unwrap_or_default());
     let grace = (!known.pause).then(|| known.ttl.min(FIRST_WORD));
     let Some((dcs, view)) = reach::store(&node, &paths, grace, &mut signals).await? else { return Ok(0) };

@@ -7,14 +7,32 @@ use crate::Revision;
 use crate::etcd::{Etcd, EtcdWatch};
 use crate::faulty::{Faults, Faulty, WatchFault};
 use crate::memory::{Memory, MemoryWatch};
+use crate::raft::Raft;
 use crate::store::{Batch, Committed, Grant, Patience, Snapshot, Store, StoreError, Txn};
 
 /// The store of one [`Dcs`](crate::Dcs).
 pub(crate) enum Backend {
     Etcd(Etcd),
     Memory(Memory),
+    Raft(Raft),
     FaultyEtcd(Faulty<Etcd>),
     FaultyMemory(Faulty<Memory>),
+    FaultyRaft(Faulty<Raft>),
+}
+
+impl Backend {
+    /// The embedded store, if that is what is used.
+    pub fn raft(&self) -> Result<&Raft, StoreError> {
+        match self {
+            Self::Raft(raft) | Self::FaultyRaft(Faulty { store: raft, .. }) => Ok(raft),
+            Self::Etcd(_) | Self::FaultyEtcd(_) => {
+                Err(StoreError::Refused("etcd's members are managed with etcdctl member".to_owned()))
+            }
+            Self::Memory(_) | Self::FaultyMemory(_) => {
+                Err(StoreError::Refused("a store in memory has no members".to_owned()))
+            }
+        }
+    }
 }
 
 impl Store for Backend {
@@ -22,8 +40,10 @@ impl Store for Backend {
         match self {
             Self::Etcd(store) => store.load(prefix, patience).await,
             Self::Memory(store) => store.load(prefix, patience).await,
+            Self::Raft(store) => store.load(prefix, patience).await,
             Self::FaultyEtcd(store) => store.load(prefix, patience).await,
             Self::FaultyMemory(store) => store.load(prefix, patience).await,
+            Self::FaultyRaft(store) => store.load(prefix, patience).await,
         }
     }
 
@@ -31,8 +51,10 @@ impl Store for Backend {
         match self {
             Self::Etcd(store) => store.commit(txn, patience).await,
             Self::Memory(store) => store.commit(txn, patience).await,
+            Self::Raft(store) => store.commit(txn, patience).await,
             Self::FaultyEtcd(store) => store.commit(txn, patience).await,
             Self::FaultyMemory(store) => store.commit(txn, patience).await,
+            Self::FaultyRaft(store) => store.commit(txn, patience).await,
         }
     }
 
@@ -40,8 +62,10 @@ impl Store for Backend {
         match self {
             Self::Etcd(store) => store.open_lease(ttl, patience).await,
             Self::Memory(store) => store.open_lease(ttl, patience).await,
+            Self::Raft(store) => store.open_lease(ttl, patience).await,
             Self::FaultyEtcd(store) => store.open_lease(ttl, patience).await,
             Self::FaultyMemory(store) => store.open_lease(ttl, patience).await,
+            Self::FaultyRaft(store) => store.open_lease(ttl, patience).await,
         }
     }
 
@@ -49,8 +73,10 @@ impl Store for Backend {
         match self {
             Self::Etcd(store) => store.keep_lease(lease, patience).await,
             Self::Memory(store) => store.keep_lease(lease, patience).await,
+            Self::Raft(store) => store.keep_lease(lease, patience).await,
             Self::FaultyEtcd(store) => store.keep_lease(lease, patience).await,
             Self::FaultyMemory(store) => store.keep_lease(lease, patience).await,
+            Self::FaultyRaft(store) => store.keep_lease(lease, patience).await,
         }
     }
 
@@ -58,8 +84,10 @@ impl Store for Backend {
         match self {
             Self::Etcd(store) => store.close_lease(lease, patience).await,
             Self::Memory(store) => store.close_lease(lease, patience).await,
+            Self::Raft(store) => store.close_lease(lease, patience).await,
             Self::FaultyEtcd(store) => store.close_lease(lease, patience).await,
             Self::FaultyMemory(store) => store.close_lease(lease, patience).await,
+            Self::FaultyRaft(store) => store.close_lease(lease, patience).await,
         }
     }
 
@@ -67,8 +95,10 @@ impl Store for Backend {
         match self {
             Self::Etcd(store) => store.watch(prefix, from, patience).await,
             Self::Memory(store) => store.watch(prefix, from, patience).await,
+            Self::Raft(store) => store.watch(prefix, from, patience).await,
             Self::FaultyEtcd(store) => store.watch(prefix, from, patience).await,
             Self::FaultyMemory(store) => store.watch(prefix, from, patience).await,
+            Self::FaultyRaft(store) => store.watch(prefix, from, patience).await,
         }
     }
 }

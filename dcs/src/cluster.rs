@@ -7,16 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::{NodeName, StoreConfig};
+use config::NodeName;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::backend::Backend;
-use crate::etcd::Etcd;
-use crate::faulty::{Faults, Faulty};
 use crate::keys::{Keys, Place};
 use crate::lease::Session;
-use crate::memory::Memory;
 use crate::retry::Pauses;
 use crate::store::{Committed, Condition, Patience, Store, StoreError, Txn, Write};
 use crate::view::{ClusterView, Failover, HistoryRow, Initialize, Member, Revision, Status, SyncState};
@@ -35,45 +32,7 @@ struct Inner {
 }
 
 impl Dcs {
-    /// Prepares the connection to a store. Nothing is asked yet: a store that is
-    /// down shows at the first verb, not here. `patience` bounds every verb but
-    /// renewals (`retry_timeout`).
-    ///
-    /// # Errors
-    /// [`StoreError::Settings`] if an address or a certificate cannot be used.
-    pub async fn connect(store: &StoreConfig, keys: Keys, patience: Duration) -> Result<Self, StoreError> {
-        let StoreConfig::Etcd(etcd) = store;
-        Ok(Self::over(Backend::Etcd(Etcd::new(etcd).await?), keys, patience))
-    }
-
-    /// Like [`Dcs::connect`], with faults planted by a test.
-    ///
-    /// # Errors
-    /// As [`Dcs::connect`].
-    pub async fn connect_faulty(
-        store: &StoreConfig,
-        keys: Keys,
-        patience: Duration,
-        faults: Faults,
-    ) -> Result<Self, StoreError> {
-        let StoreConfig::Etcd(etcd) = store;
-        let store = Etcd::new(etcd).await?;
-        Ok(Self::over(Backend::FaultyEtcd(Faulty { store, faults }), keys, patience))
-    }
-
-    /// A cluster in a store in memory, for tests and simulations.
-    #[must_use]
-    pub fn in_memory(memory: Memory, keys: Keys, patience: Duration) -> Self {
-        Self::over(Backend::Memory(memory), keys, patience)
-    }
-
-    /// Like [`Dcs::in_memory`], with faults planted by a test.
-    #[must_use]
-    pub fn in_faulty_memory(memory: Memory, keys: Keys, patience: Duration, faults: Faults) -> Self {
-        Self::over(Backend::FaultyMemory(Faulty { store: memory, faults }), keys, patience)
-    }
-
-    fn over(backend: Backend, keys: Keys, patience: Duration) -> Self {
+    pub(crate) fn over(backend: Backend, keys: Keys, patience: Duration) -> Self {
         let seen = watch::Sender::new(Seen::default());
         let dcs = Self(Arc::new(Inner { backend, keys, patience: AtomicU64::new(0), seen }));
         dcs.set_patience(patience);

@@ -7,6 +7,7 @@
 mod authority;
 mod backend;
 mod cluster;
+mod connect;
 mod etcd;
 mod faulty;
 mod follow;
@@ -15,6 +16,7 @@ mod lease;
 mod lsn;
 mod memory;
 mod moment;
+mod raft;
 mod retry;
 mod store;
 mod text;
@@ -29,6 +31,7 @@ pub use lease::{Acquire, Adopt, Leadership, Proof, RenewError, Session};
 pub use lsn::{BadLsn, Lsn, SystemId, Timeline};
 pub use memory::{Flaw, Memory};
 pub use moment::Moment;
+pub use raft::{Embedded, StoreMember};
 pub use store::StoreError;
 pub use view::{
     ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,

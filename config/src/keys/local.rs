@@ -8,6 +8,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, says: &'stat
 }
 
 const NO_THREADS: &str = "matriarch has no thread pool";
+const OWN_TRANSPORT: &str = "the embedded store takes these times from min_timeout";
 const LEVELS: &[&str] = &["DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "CRITICAL"];
 
 pub(super) const KEYS: &[Key] = &[
@@ -135,7 +136,39 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "The store of a cluster on Kubernetes, which matriarch does not support.",
     ),
-    key("raft", Kind::Section, "", "Patroni's embedded store, which matriarch does not support."),
+    key("raft.self_addr", Kind::Address, "", "Where the other members of the embedded store reach this one."),
+    key("raft.bind_addr", Kind::Address, "", "Where the embedded store listens, if not at self_addr."),
+    key(
+        "raft.partner_addrs",
+        Kind::Names,
+        "",
+        "The embedded store's other members at its first start, each host:port.",
+    ),
+    key("raft.data_dir", Kind::Path, "", "A directory of its own for this member's log."),
+    key("raft.password", Kind::Secret, "", "What the embedded store's members and clients share."),
+    key("raft.cacert", Kind::Path, "", "The authority that signs the certificates of the store's members."),
+    key("raft.cert", Kind::Path, "", "This member's certificate; with it the members speak TLS."),
+    key("raft.key", Kind::Path, "", "The key of that certificate."),
+    key(
+        "raft.min_timeout",
+        Kind::Seconds(0),
+        "300ms",
+        "The shortest time without a leader after which a member stands for election.",
+    ),
+    key(
+        "raft.max_timeout",
+        Kind::Seconds(0),
+        "600ms",
+        "The longest such time; twice min_timeout if only that is written.",
+    ),
+    key("raft.connection_timeout", Kind::Seconds(0), "", "How long a silent connection is kept.")
+        .never(OWN_TRANSPORT),
+    key("raft.append_entries_period", Kind::Seconds(0), "", "How often the leader is heard.")
+        .never(OWN_TRANSPORT),
+    key("raft.connection_retry_time", Kind::Seconds(0), "", "How long to wait before connecting again.")
+        .never(OWN_TRANSPORT),
+    key("raft.leader_fallback_timeout", Kind::Seconds(0), "", "How long a leader without quorum stays.")
+        .never(OWN_TRANSPORT),
     key(
         "citus",
         Kind::Section,

@@ -23,6 +23,7 @@ pub struct Ground {
 }
 
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a test")]
 pub enum Kind {
     Memory(Memory),
     Etcd(StoreConfig),
