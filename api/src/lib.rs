@@ -4,6 +4,7 @@
 
 pub mod access;
 mod answer;
+mod belief;
 mod body;
 mod change;
 pub mod client;

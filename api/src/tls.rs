@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use config::{Ctl, VerifyClient};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::belief::{Clients, Servers};
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -117,13 +116,14 @@ pub fn server(files: &ServerFiles) -> Result<ServerConfig, TlsError> {
         VerifyClient::None => builder.with_no_client_auth(),
         mode => {
             let path = files.cafile.clone().ok_or(TlsError::NoAuthority)?;
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots(&path)?, provider());
+            let trusted = certificates(&path)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots(&path, &trusted)?, provider());
             let verifier = match mode {
                 VerifyClient::Optional => verifier.allow_unauthenticated(),
                 _ => verifier,
             };
             let verifier = verifier.build().map_err(|source| TlsError::Authority { path, source })?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(Arc::new(Clients { chain: verifier, trusted }))
         }
     };
     let (chain, key) = identity(&files.certfile, files.keyfile.as_deref())?;
@@ -143,21 +143,8 @@ pub fn client(files: &ClientFiles) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Unusable { path: own.clone(), source })?;
-    let roots = files.cacert.as_deref().map(roots).transpose()?;
-    let builder = match (files.verify, roots) {
-        (VerifyServer::Nothing, _) | (VerifyServer::Chain, None) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Lenient { chain: None, provider: provider() })),
-        (VerifyServer::Chain, Some(roots)) => {
-            let path = files.cacert.clone().unwrap_or_default();
-            let chain = WebPkiServerVerifier::builder_with_provider(roots, provider())
-                .build()
-                .map_err(|source| TlsError::Authority { path, source })?;
-            let lenient = Lenient { chain: Some(chain), provider: provider() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(lenient))
-        }
-        (VerifyServer::Name, roots) => builder.with_root_certificates(roots.unwrap_or_else(system_roots)),
-    };
+    let believed = believed(files)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(believed));
     match &files.certfile {
         None => Ok(builder.with_no_client_auth()),
         Some((certfile, keyfile)) => {
@@ -167,6 +154,22 @@ pub fn client(files: &ClientFiles) -> Result<ClientConfig, TlsError> {
                 .map_err(|source| TlsError::Unusable { path: own, source })
         }
     }
+}
+
+/// Which servers a client believes.
+fn believed(files: &ClientFiles) -> Result<Servers, TlsError> {
+    let path = files.cacert.clone().unwrap_or_default();
+    let (roots, trusted) = match (files.verify, &files.cacert) {
+        (VerifyServer::Nothing, _) | (VerifyServer::Chain, None) => (None, Vec::new()),
+        (VerifyServer::Name, None) => (Some(system_roots()), Vec::new()),
+        (_, Some(path)) => {
+            let trusted = certificates(path)?;
+            (Some(roots(path, &trusted)?), trusted)
+        }
+    };
+    let chain = roots.map(|roots| WebPkiServerVerifier::builder_with_provider(roots, provider()).build());
+    let chain = chain.transpose().map_err(|source| TlsError::Authority { path, source })?;
+    Ok(Servers { chain, trusted, is_name_checked: files.verify == VerifyServer::Name, provider: provider() })
 }
 
 fn identity(
@@ -191,10 +194,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)
 }
 
-fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+fn roots(path: &Path, trusted: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|source| TlsError::Unusable { path: path.to_owned(), source })?;
+    for certificate in trusted {
+        roots
+            .add(certificate.clone())
+            .map_err(|source| TlsError::Unusable { path: path.to_owned(), source })?;
     }
     Ok(Arc::new(roots))
 }
@@ -211,56 +216,4 @@ fn system_roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.into_iter().flatten());
     Arc::new(roots)
-}
-
-/// Checks the chain but not the name, or nothing: what Patroni does between members.
-#[derive(Debug)]
-struct Lenient {
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Lenient {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        use CertificateError::{NotValidForName, NotValidForNameContext};
-        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        match chain.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
-            // The chain is checked before the name, so a wrong name means a good chain.
-            Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
-                Ok(ServerCertVerified::assertion())
-            }
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -184,6 +184,50 @@ async fn clients_verify_as_much_as_they_are_told() {
     }
 }
 
+/// A self-signed certificate that is authority, server and client at once, as `openssl req -x509` makes it, is
+/// believed by whoever trusts exactly it, within its time and for its name.
+#[tokio::test]
+async fn a_self_signed_certificate_serves_for_everything() {
+    let ours = Authority::new();
+    let own = |file: &str, host: &str, until: i32| {
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let path = ours.path(file);
+        std::fs::write(&path, params.self_signed(&key).unwrap().pem() + &key.serialize_pem()).unwrap();
+        path
+    };
+    let served = |own: &PathBuf| {
+        let verify_client = VerifyClient::Required;
+        let tls =
+            ServerFiles { certfile: own.clone(), keyfile: None, cafile: Some(own.clone()), verify_client };
+        Served::new(Settings { tls: Some(tls), ..settings() }, primary(later()))
+    };
+    let client = |trusted: &PathBuf, shown: &PathBuf, verify| {
+        let certfile = Some((shown.clone(), None));
+        let tls = ClientFiles { cacert: Some(trusted.clone()), certfile, verify };
+        Client::new(&ClientSettings { tls, ..ClientSettings::default() }).unwrap()
+    };
+    let (good, other) = (own("good.pem", "127.0.0.1", 2090), own("other.pem", "127.0.0.1", 2090));
+    let (renamed, expired) = (own("renamed.pem", "db.example", 2090), own("expired.pem", "127.0.0.1", 2020));
+    for (server, trusted, shown, verify, expected) in [
+        (&good, &good, &good, VerifyServer::Name, Some(200)),
+        (&good, &good, &good, VerifyServer::Chain, Some(200)),
+        (&good, &other, &good, VerifyServer::Name, None),
+        (&good, &other, &good, VerifyServer::Chain, None),
+        (&good, &good, &other, VerifyServer::Name, None),
+        (&renamed, &renamed, &renamed, VerifyServer::Name, None),
+        (&renamed, &renamed, &renamed, VerifyServer::Chain, Some(200)),
+        (&expired, &expired, &expired, VerifyServer::Chain, None),
+        (&expired, &expired, &expired, VerifyServer::Nothing, None),
+    ] {
+        let (client, served) = (client(trusted, shown, verify), served(server));
+        let found = code(&client, &served, "GET", "/primary").await;
+        assert_eq!(found, expected, "{server:?} trusting {trusted:?}, showing {shown:?}, {verify:?}");
+    }
+}
+
 /// P084: some headers are sent over TLS only.
 #[tokio::test]
 async fn https_headers_are_sent_over_tls() {
