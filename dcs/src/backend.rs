@@ -7,7 +7,7 @@ use crate::Revision;
 use crate::etcd::{Etcd, EtcdWatch};
 use crate::faulty::{Faults, Faulty, WatchFault};
 use crate::memory::{Memory, MemoryWatch};
-use crate::raft::Raft;
+use crate::raft::{Raft, RaftWatch};
 use crate::store::{Batch, Committed, Grant, Patience, Snapshot, Store, StoreError, Txn};
 
 /// The store of one [`Dcs`](crate::Dcs).
@@ -113,11 +113,18 @@ pub(crate) struct Watch {
 enum Source {
     Etcd(Box<EtcdWatch>),
     Memory(MemoryWatch),
+    Raft(RaftWatch),
 }
 
 impl From<EtcdWatch> for Watch {
     fn from(watch: EtcdWatch) -> Self {
         Self { source: Source::Etcd(Box::new(watch)), faults: None, again: None }
+    }
+}
+
+impl From<RaftWatch> for Watch {
+    fn from(watch: RaftWatch) -> Self {
+        Self { source: Source::Raft(watch), faults: None, again: None }
     }
 }
 
@@ -145,6 +152,7 @@ impl Watch {
         let batch = match &mut self.source {
             Source::Etcd(watch) => watch.next().await?,
             Source::Memory(watch) => watch.next().await?,
+            Source::Raft(watch) => watch.next().await?,
         };
         match self.faults.as_ref().and_then(Faults::on_watch) {
             None => Ok(batch),

@@ -16,6 +16,29 @@ impl Moment {
         Self(u64::try_from(nanos).unwrap_or_default())
     }
 
+    /// Reads a clock that nobody slews: `CLOCK_MONOTONIC_RAW`, plus the time asleep, which is what
+    /// `CLOCK_BOOTTIME` counts and `CLOCK_MONOTONIC` does not. Right within a millisecond.
+    /// Not to be compared with [`Moment::now`].
+    #[must_use]
+    pub(crate) fn unslewed() -> Self {
+        use rustix::time::ClockId::{Boottime, Monotonic, MonotonicRaw};
+        let read = |clock| {
+            let time = rustix::time::clock_gettime(clock);
+            i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+        };
+        let mut now = 0;
+        // A pause between the readings would spoil their difference: then they are taken again.
+        for _ in 0..16 {
+            let (before, boot, raw, after) =
+                (read(Monotonic), read(Boottime), read(MonotonicRaw), read(Monotonic));
+            now = raw + boot - after;
+            if after - before < 1_000_000 {
+                break;
+            }
+        }
+        Self(u64::try_from(now).unwrap_or_default())
+    }
+
     /// The time from `earlier` to `self`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Moment) -> Duration {

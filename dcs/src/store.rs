@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Revision;
 use crate::backend::Watch;
 
 /// Why the store did not do what was asked. The difference that matters:
 /// [`StoreError::Unknown`] may have happened, everything else did not.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum StoreError {
     /// The store looked at the request and said no. It did not happen.
     #[error("the store refused it: {0}")]
@@ -60,7 +62,7 @@ pub enum StoreError {
 }
 
 /// One key and its text at one revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub key: String,
     pub value: String,
@@ -73,14 +75,14 @@ pub(crate) struct Record {
 }
 
 /// Everything below a prefix at one revision.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snapshot {
     pub records: Vec<Record>,
     pub revision: Revision,
 }
 
 /// What must hold for a transaction's writes to happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Condition {
     /// The key does not exist.
     Absent(String),
@@ -95,7 +97,7 @@ pub(crate) enum Condition {
 }
 
 /// One write of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Write {
     /// Sets a key; a lease of 0 is none.
     Put { key: String, value: String, lease: i64 },
@@ -106,7 +108,7 @@ pub(crate) enum Write {
 }
 
 /// Conditions, and writes that happen together if all of them hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Txn {
     pub when: Vec<Condition>,
     pub then: Vec<Write>,
@@ -115,7 +117,7 @@ pub(crate) struct Txn {
 }
 
 /// A transaction's outcome.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Committed {
     /// Whether the conditions held and the writes happened.
     pub held: bool,
@@ -125,7 +127,7 @@ pub(crate) struct Committed {
 }
 
 /// A lease as granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Grant {
     pub lease: i64,
     pub ttl: Duration,
@@ -156,14 +158,14 @@ impl Patience {
 }
 
 /// Something that happened to one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
     Put(Record),
     Delete { key: String, modified: i64 },
 }
 
 /// Events in the order of their revisions; none: the store only said that it is there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub events: Vec<Event>,
 }

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::NodeName;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Lsn, SystemId, Timeline};
 
 /// A revision of the store. Every committed write has a higher one than the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Revision(pub i64);
 
 /// One reign of one leader: the create revision of the leader key.

@@ -522,6 +522,19 @@ async fn etcd_keeps_its_promises() {
     keeps_its_promises(Kind::Etcd(config)).await;
 }
 
+#[tokio::test]
+async fn three_members_keep_the_promises() {
+    let members = ground::members::Members::started(3);
+    keeps_its_promises(Kind::Raft(members.all())).await;
+}
+
+#[tokio::test]
+async fn one_member_keeps_the_promises_for_clients_too() {
+    let members = ground::members::Members::started(1);
+    keeps_its_promises(Kind::Raft(members.all())).await;
+    keeps_its_promises(Kind::RaftClient(members.client(), members.get(0).clone())).await;
+}
+
 /// Every promise can be seen broken: each flaw makes its promise fail.
 #[tokio::test]
 async fn broken_promises_are_noticed() {

@@ -5,104 +5,157 @@
 //! store through it, [`Dcs::connect`](crate::Dcs::connect) the way of whoever is no member, over the same port
 //! with the same password and certificates. If [`Embedded::ended`] resolves, the process must end.
 
-use config::RaftConfig;
-use serde::{Deserialize, Serialize};
+mod client;
+mod command;
+mod drive;
+mod embedded;
+mod found;
+mod frame;
+mod lease;
+mod link;
+mod log;
+mod logger;
+mod machine;
+mod members;
+mod peer;
+mod pending;
+mod presence;
+mod ready;
+mod record;
+mod request;
+mod ring;
+mod server;
+mod stored;
+mod watch;
+mod wire;
 
+use std::time::Duration;
+
+use ::ring::rand::{SecureRandom, SystemRandom};
+use config::RaftConfig;
+
+pub use self::embedded::{Embedded, StoreMember};
+pub(crate) use self::watch::RaftWatch;
+
+use self::client::Remote;
+use self::command::What;
+use self::request::{Reply, Request};
 use crate::Revision;
 use crate::backend::Watch;
 use crate::store::{Committed, Grant, Patience, Snapshot, Store, StoreError, Txn};
 
-/// A member of the embedded store, in this process. Clones are the same member; it stops when
-/// [`Embedded::stop`] is called or the last clone is gone, and its clients then get [`StoreError::Unreachable`].
-#[derive(Clone)]
-pub struct Embedded(());
+/// How wrong the clocks may run against each other that count a lease of the embedded store: crystals only,
+/// as nobody slews them; in parts per million (see `authority`).
+pub const RAFT_CLOCK: u64 = 400;
 
-/// One member of the embedded store, as the member that was asked sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoreMember {
-    /// Its identity, made at its first start with an empty directory.
-    pub id: u64,
-    /// Where the others reach it.
-    pub address: String,
-    /// Whether it votes; if not, it is still catching up.
-    pub votes: bool,
-    /// Whether it leads the store (which says nothing about Postgres).
-    pub leads: bool,
-    /// Whether the store's leader has heard of it within an election timeout.
-    pub reachable: bool,
-}
-
-impl Embedded {
-    /// Starts a member on two threads of its own, which need no runtime of the caller. It returns at once:
-    /// until the member has found a quorum, requests get [`StoreError::Unreachable`] after their patience.
-    ///
-    /// # Errors
-    /// [`StoreError::Settings`] if an address, a certificate or the directory cannot be used, if the
-    /// log is damaged, or if it would listen beyond loopback with neither password nor TLS.
-    pub fn start(config: &RaftConfig) -> Result<Self, StoreError> {
-        let _ = config;
-        Err(StoreError::Settings("the section raft is not served yet".to_owned()))
-    }
-
-    /// Waits until the member has ended and returns why. Unless [`Embedded::stop`] was
-    /// called, this process must end with that message: its disk or its memory cannot be trusted.
-    pub async fn ended(&self) -> String {
-        std::future::pending().await
-    }
-
-    /// Stops the member at once, as a crash would: what was not committed may be lost, nothing else.
-    pub fn stop(&self) {}
-}
+/// The shortest lease; a shorter one would end with the next election.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The embedded store, through a member in this process or over the network.
-pub(crate) struct Raft(());
+pub(crate) enum Raft {
+    Local(Embedded),
+    Remote(Box<Remote>),
+}
+
+/// A random number that is not 0.
+fn random() -> Option<u64> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(u64::from_be_bytes(bytes).max(1))
+}
 
 impl Raft {
     pub fn local(member: &Embedded) -> Self {
-        let _ = member;
-        Self(())
+        Self::Local(member.clone())
     }
 
     pub fn remote(config: &RaftConfig) -> Result<Self, StoreError> {
-        let _ = config;
-        Err(StoreError::Settings("the section raft is not served yet".to_owned()))
+        Ok(Self::Remote(Box::new(Remote::new(config)?)))
     }
 
-    pub async fn members(&self, _: Patience) -> Result<Vec<StoreMember>, StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn ask(&self, request: Request, patience: Patience) -> Result<Reply, StoreError> {
+        match self {
+            Self::Local(member) => member.ask(request, patience.total).await,
+            Self::Remote(remote) => Box::pin(remote.ask(&request, patience)).await,
+        }
     }
 
-    pub async fn admit(&self, _: &str, _: Patience) -> Result<(), StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn run(&self, what: What, patience: Patience) -> Result<(), StoreError> {
+        match self.ask(Request::Run(what), patience).await? {
+            Reply::Done => Ok(()),
+            _ => Err(odd()),
+        }
     }
 
-    pub async fn expel(&self, _: &str, _: bool, _: Patience) -> Result<(), StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    pub async fn members(&self, patience: Patience) -> Result<Vec<StoreMember>, StoreError> {
+        match self.ask(Request::Members, patience).await? {
+            Reply::Members(members) => Ok(members),
+            _ => Err(odd()),
+        }
+    }
+
+    pub async fn admit(&self, address: &str, patience: Patience) -> Result<(), StoreError> {
+        self.run(What::Admit { address: address.to_owned() }, patience).await
+    }
+
+    pub async fn expel(&self, member: &str, force: bool, patience: Patience) -> Result<(), StoreError> {
+        self.run(What::Expel { member: member.to_owned(), force }, patience).await
     }
 }
 
 impl Store for Raft {
-    async fn load(&self, _: &str, _: Patience) -> Result<Snapshot, StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn load(&self, prefix: &str, patience: Patience) -> Result<Snapshot, StoreError> {
+        match self.ask(Request::Load { prefix: prefix.to_owned() }, patience).await? {
+            Reply::Loaded(snapshot) => Ok(snapshot),
+            _ => Err(odd()),
+        }
     }
 
-    async fn commit(&self, _: &Txn, _: Patience) -> Result<Committed, StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn commit(&self, txn: &Txn, patience: Patience) -> Result<Committed, StoreError> {
+        let request = match txn.then.is_empty() {
+            true => Request::Look(txn.clone()),
+            false => Request::Run(What::Commit(txn.clone())),
+        };
+        match self.ask(request, patience).await? {
+            Reply::Committed(done) => Ok(done),
+            _ => Err(odd()),
+        }
     }
 
-    async fn open_lease(&self, _: std::time::Duration, _: Patience) -> Result<Grant, StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn open_lease(&self, ttl: Duration, patience: Patience) -> Result<Grant, StoreError> {
+        let ttl = ttl.max(SHORTEST);
+        let number =
+            random().ok_or_else(|| StoreError::Refused("the system gives no random numbers".to_owned()))?;
+        // Numbers are drawn, not counted, so that no lease of one store is taken for one of another.
+        let lease = i64::try_from(number >> 1).unwrap_or(i64::MAX).max(1);
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.run(What::Grant { lease, ttl: millis }, patience).await.map_err(|error| match error {
+            // A lease that we never heard of ends by itself.
+            StoreError::Unknown(why) => StoreError::Unreachable(why),
+            other => other,
+        })?;
+        Ok(Grant { lease, ttl })
     }
 
-    async fn keep_lease(&self, _: i64, _: Patience) -> Result<(), StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn keep_lease(&self, lease: i64, patience: Patience) -> Result<(), StoreError> {
+        self.run(What::Touch { lease }, patience).await
     }
 
-    async fn close_lease(&self, _: i64, _: Patience) -> Result<(), StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn close_lease(&self, lease: i64, patience: Patience) -> Result<(), StoreError> {
+        self.run(What::Revoke { lease, generation: None }, patience).await
     }
 
-    async fn watch(&self, _: &str, _: Revision, _: Patience) -> Result<Watch, StoreError> {
-        Err(StoreError::Refused("not yet".to_owned()))
+    async fn watch(&self, prefix: &str, from: Revision, patience: Patience) -> Result<Watch, StoreError> {
+        Ok(match self {
+            Self::Local(member) => member.watch(prefix, from.0),
+            Self::Remote(remote) => {
+                RaftWatch::Remote(Box::pin(remote.watch(prefix, from.0, patience)).await?)
+            }
+        }
+        .into())
     }
+}
+
+fn odd() -> StoreError {
+    StoreError::Unknown("the member of the embedded store answered something else".to_owned())
 }

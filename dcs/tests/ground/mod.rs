@@ -3,13 +3,14 @@
 
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod members;
 pub mod servers;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::{Endpoints, EtcdConfig, NodeName, StoreConfig};
-use dcs::{Acquire, Dcs, Faults, Keys, Leadership, Memory, Moment, Place, Seen, Session};
+use dcs::{Acquire, Dcs, Embedded, Faults, Keys, Leadership, Memory, Moment, Place, Seen, Session};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -27,6 +28,10 @@ pub struct Ground {
 pub enum Kind {
     Memory(Memory),
     Etcd(StoreConfig),
+    /// The members; each node uses the next one.
+    Raft(Vec<Embedded>),
+    /// Members elsewhere, and one of them for the operator.
+    RaftClient(StoreConfig, Embedded),
 }
 
 static SCOPES: AtomicU64 = AtomicU64::new(0);
@@ -40,7 +45,10 @@ impl Ground {
     pub async fn node(&self) -> Dcs {
         match &self.store {
             Kind::Memory(memory) => Dcs::in_memory(memory.clone(), self.keys.clone(), PATIENCE),
-            Kind::Etcd(config) => Dcs::connect(config, self.keys.clone(), PATIENCE).await.unwrap(),
+            Kind::Etcd(config) | Kind::RaftClient(config, _) => {
+                Dcs::connect(config, self.keys.clone(), PATIENCE).await.unwrap()
+            }
+            Kind::Raft(members) => Dcs::embedded(next(members), self.keys.clone(), PATIENCE),
         }
     }
 
@@ -50,8 +58,11 @@ impl Ground {
             Kind::Memory(memory) => {
                 Dcs::in_faulty_memory(memory.clone(), self.keys.clone(), PATIENCE, faults.clone())
             }
-            Kind::Etcd(config) => {
+            Kind::Etcd(config) | Kind::RaftClient(config, _) => {
                 Dcs::connect_faulty(config, self.keys.clone(), PATIENCE, faults.clone()).await.unwrap()
+            }
+            Kind::Raft(members) => {
+                Dcs::embedded_faulty(next(members), self.keys.clone(), PATIENCE, faults.clone())
             }
         };
         (dcs, faults)
@@ -68,6 +79,8 @@ impl Ground {
             Kind::Etcd(config) => {
                 raw(config).await.put(path, value, None).await.unwrap();
             }
+            Kind::Raft(members) => next(members).put(path, value).await.unwrap(),
+            Kind::RaftClient(_, member) => member.put(path, value).await.unwrap(),
         }
     }
 
@@ -79,6 +92,8 @@ impl Ground {
             Kind::Etcd(config) => {
                 raw(config).await.delete(path, None).await.unwrap();
             }
+            Kind::Raft(members) => next(members).delete(&path).await.unwrap(),
+            Kind::RaftClient(_, member) => member.delete(&path).await.unwrap(),
         }
     }
 
@@ -89,6 +104,8 @@ impl Ground {
             Kind::Etcd(config) => {
                 raw(config).await.lease_revoke(session.lease()).await.unwrap();
             }
+            Kind::Raft(members) => next(members).revoke(session.lease()).await.unwrap(),
+            Kind::RaftClient(_, member) => member.revoke(session.lease()).await.unwrap(),
         }
     }
 
@@ -101,8 +118,16 @@ impl Ground {
                 let now = client.get("x", None).await.unwrap().header().unwrap().revision();
                 client.compact(now, None).await.unwrap();
             }
+            Kind::Raft(members) => members.iter().for_each(Embedded::forget_events),
+            Kind::RaftClient(_, member) => member.forget_events(),
         }
     }
+}
+
+/// The members in turn.
+fn next(members: &[Embedded]) -> &Embedded {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    &members[TURN.fetch_add(1, Ordering::Relaxed) % members.len()]
 }
 
 /// A plain client on the first server, to look and meddle without the code under test.

@@ -21,7 +21,7 @@ pub struct Server {
 }
 
 /// A loopback address that no other test of any process is likely to use.
-fn address() -> String {
+pub fn address() -> String {
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
     let pid = std::process::id();
     format!("127.{}.{}.{}", 64 + (pid >> 8) % 128, pid % 256, 2 + count % 250)
