@@ -255,8 +255,9 @@ pub fn holder_of(seen: &Observation, timeline: Timeline, end: Lsn) -> Option<Nod
 /// Whether some other member answered lately and nothing keeps it from leading.
 pub fn somebody_could_lead(seen: &Observation) -> bool {
     let view = seen.view();
+    let crashed = seen.postgres.crashed.unwrap_or_default();
     let lately = |name: &NodeName| match seen.peers.get(name).map(|peer| &peer.answer) {
-        Some(Asked::Answered(at, _)) => *at >= seen.now - STALE * 2,
+        Some(Asked::Answered(at, _)) => *at >= (seen.now - STALE * 2).max(crashed),
         _ => false,
     };
     view.members
@@ -265,14 +266,15 @@ pub fn somebody_could_lead(seen: &Observation) -> bool {
         .any(|name| obstacle_of_peer(seen, &view, name, false).is_none())
 }
 
-/// A question to everybody whose last answer is old.
+/// A question to everybody whose last answer is old, or older than the crash of this server:
+/// what it had sent by then may have arrived since.
 pub fn ask_everybody(seen: &Observation) -> Option<Step> {
-    ask(seen, unanswered(seen, &seen.view(), Moment::default()))
+    ask(seen, unanswered(seen, &seen.view(), seen.postgres.crashed.unwrap_or_default()))
 }
 
 /// Whether some member has not been asked lately, or has not answered yet.
 pub fn anybody_unasked(seen: &Observation) -> bool {
-    !unanswered(seen, &seen.view(), Moment::default()).is_empty()
+    !unanswered(seen, &seen.view(), seen.postgres.crashed.unwrap_or_default()).is_empty()
 }
 
 fn nobody_to_ask(seen: &Observation) -> bool {
