@@ -63,6 +63,33 @@ async fn in_pause_a_dead_primary_stays_dead_until_the_pause_ends() {
     cluster.wait_healthy(PATIENCE).await.unwrap();
 }
 
+/// P223 in pause a replica whose postmaster was killed is stopped, as every view says, until an operator
+/// restarts it (P095).
+#[tokio::test]
+async fn in_pause_a_restart_starts_a_stopped_replica() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    pause(&cluster).await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    let replica = &replicas[0];
+    replica.kill_postmaster();
+    let key = cluster.key(&format!("members/{}", replica.name));
+    let stopped = until(PATIENCE, "the member to be published as stopped", async || {
+        let members = cluster.etcd.keys(&key).await?;
+        let stopped = members.iter().any(|member| {
+            serde_json::from_str::<Value>(&member.value).is_ok_and(|value| value["state"] == "stopped")
+        });
+        Ok((stopped && replica.get("/patroni").await?.json()["state"] == "stopped").then_some(()))
+    });
+    cluster.explain(stopped.await).unwrap();
+    assert_eq!(replica.get("/replica").await.unwrap().status, 503);
+    let answer = replica.send("POST", "/restart", &json!({})).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "restarted successfully"));
+    assert_eq!(replica.cell("select pg_is_in_recovery()").await.unwrap(), "t");
+    assert_eq!(leader.cell("select pg_is_in_recovery()").await.unwrap(), "f");
+    leader.send("PATCH", "/config", &json!({"pause": null})).await.unwrap();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+}
+
 /// P224 a switchover to a named candidate works in pause, P087 without one it is refused.
 #[tokio::test]
 async fn in_pause_only_a_named_candidate_takes_over() {

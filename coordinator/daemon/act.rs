@@ -283,6 +283,9 @@ impl Node {
             Reply::NoLeader => Answer::text(503, "Cluster has no leader, can not reinitialize"),
             Reply::IamLeader => Answer::text(503, "I am the leader, can not reinitialize"),
             Reply::Started => Answer::text(200, "reinitialize started"),
+            Reply::Restarted => Answer::text(200, "restarted successfully"),
+            Reply::RestartFailed => Answer::text(503, "restart failed"),
+            Reply::StillStarting => Answer::text(503, "postgres is still starting"),
         };
         // Whoever asked may have gone away.
         let _ = answer.send(reply);

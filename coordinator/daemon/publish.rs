@@ -219,7 +219,8 @@ impl Node {
         match self.instance.process() {
             _ if answers => PostgresState::Running,
             Process::Postmaster => PostgresState::Starting,
-            _ if self.instance.crashed().is_some() => PostgresState::Crashed,
+            // In pause nobody starts it again: it is stopped, whatever ended it.
+            _ if self.instance.crashed().is_some() && !self.settings.cluster.pause => PostgresState::Crashed,
             _ if failed(|task| matches!(task, Task::Initdb)) => PostgresState::InitdbFailed,
             _ if failed(|task| matches!(task, Task::StartStandby { .. } | Task::RestartInPlace { .. })) => {
                 PostgresState::StartFailed

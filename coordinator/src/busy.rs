@@ -25,7 +25,7 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
         return Some(Decision::act(seen, past, because, [Step::Cancel]));
     }
     let mut steps = Vec::new();
-    for request in seen.requests.iter().filter(|request| !performs(&job.task, request.id)) {
+    for request in seen.requests.iter().filter(|request| !performs(&job.task, past, request.id)) {
         match request.wish {
             Wish::Reinitialize { force: true, .. } => steps.push(Step::Cancel),
             Wish::Reinitialize { .. } | Wish::Restart { .. } => {
@@ -50,9 +50,10 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
     Some(Decision::act(seen, past.clone(), because, steps).wake_by(again))
 }
 
-/// Whether the task is what this request asked for; its end answers it.
-fn performs(task: &Task, id: u64) -> bool {
+/// Whether the task is done for this request, which what comes of it answers.
+fn performs(task: &Task, past: &Past, id: u64) -> bool {
     matches!(task, Task::Restart { request: Some(asked), .. } if *asked == id)
+        || matches!(past.intent, Some(Intent::Revive { request, .. }) if request == id)
 }
 
 /// Whether the task makes or keeps a writable server: without the lease it must end,

@@ -94,6 +94,12 @@ pub enum Reply {
     IamLeader,
     /// It has begun.
     Started,
+    /// The stopped server runs again.
+    Restarted,
+    /// The stopped server did not start.
+    RestartFailed,
+    /// The stopped server has not answered for as long as whoever asked would wait.
+    StillStarting,
 }
 
 /// Work that outlasts a turn. The daemon runs one at a time and tells how it ended.

@@ -67,10 +67,17 @@ pub enum Intent {
         /// Since when.
         since: Moment,
     },
-    /// To become a standby: the lease is lost, or was handed over.
+    /// To become a standby: the lease is lost or was handed over, or a new copy is being made.
     Demote,
     /// To let somebody else lead: the lease is released as soon as nothing of the instance is left.
     GiveUp(Reason),
+    /// To run again in pause, as a replica: an operator asked for a restart of a stopped server.
+    Revive {
+        /// The request that asked for it.
+        request: u64,
+        /// Since when.
+        since: Moment,
+    },
     /// To be cloned anew.
     Reinitialize {
         /// The request that asked for it.

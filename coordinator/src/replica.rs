@@ -183,11 +183,12 @@ pub fn address(conn_url: &str) -> Option<(alloc::string::String, u16)> {
 fn reinitialize(seen: &Observation, past: Past, name: &NodeName) -> Decision {
     let because = Reason::Reinitialize;
     match (&seen.data, seen.postgres.process) {
-        // The wish for the leader as source ends with the first clone that begins.
+        // The wish for the leader as source ends with the first clone that begins; that the copy
+        // is started, in pause too, does not.
         (Data::Empty, Process::Gone) => {
             let mut decision = fresh::clone(seen, past, name);
             if decision.steps.iter().any(|step| matches!(step, Step::Begin(_))) {
-                decision.past.intent = None;
+                decision.past.intent = Some(Intent::Demote);
             }
             decision
         }

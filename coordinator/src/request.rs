@@ -27,6 +27,9 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
             let met = role.as_deref().is_none_or(|role| has_role(seen, role))
                 && below_version.is_none_or(|limit| version < limit)
                 && (!if_pending || *pending);
+            if met && let Some(decision) = revive(seen, past, request.id, *timeout) {
+                return Some(decision);
+            }
             // A stopped server is started as its place in the cluster demands, not as somebody wishes.
             let met = met && running.is_some() && matches!(seen.data, Data::Present(_));
             Some(if met {
@@ -63,6 +66,42 @@ fn restart(seen: &Observation, past: Past, id: u64, timeout: Option<Duration>) -
     };
     let steps = [Step::Begin(Task::Restart { request: Some(id), standby, timeout })];
     Decision::act(seen, past, Reason::Restart, steps)
+}
+
+/// How long whoever asked for a start in pause waits at least.
+const A_START: Duration = Duration::from_secs(60);
+
+/// In pause nothing else starts a stopped server again: where another node leads, a restart brings it
+/// back as that node's replica, by the way on which any former member comes back.
+fn revive(seen: &Observation, past: &Past, id: u64, timeout: Option<Duration>) -> Option<Decision> {
+    let begun = match past.intent {
+        Some(Intent::Revive { request, since }) if request == id => Some(since),
+        _ => None,
+    };
+    let answer = |reply: Reply| {
+        let past = Past { intent: None, ..past.clone() };
+        Some(Decision::act(seen, past, Reason::Restart, [Step::Answer(id, reply)]))
+    };
+    if begun.is_some() && seen.postgres.running.is_some() {
+        return answer(Reply::Restarted);
+    }
+    let Standing::Theirs(leader) = seen.standing_of_key() else { return None };
+    if !seen.settings.pause || seen.postgres.running.is_some() || !matches!(seen.data, Data::Present(_)) {
+        return None;
+    }
+    let patience = timeout.unwrap_or_else(|| seen.settings.primary_start_timeout.max(A_START));
+    let (since, setback) = match begun {
+        Some(_) if past.failed(|task| matches!(task, Task::StartStandby { .. })).is_some() => {
+            return answer(Reply::RestartFailed);
+        }
+        Some(since) if seen.now.since(since) >= patience => return answer(Reply::StillStarting),
+        Some(since) => (since, past.setback.clone()),
+        None if seen.postgres.process == Process::Gone => (seen.now, None),
+        None => return None,
+    };
+    let mut decision = replica::decide(seen, Past { setback, ..past.clone() }, &leader);
+    decision.past.intent = Some(Intent::Revive { request: id, since });
+    Some(decision.wake_by(since + patience))
 }
 
 fn reinitialize(seen: &Observation, past: Past, id: u64, from_leader: bool) -> Decision {
