@@ -126,12 +126,16 @@ fn tags(tree: &Node, problems: &mut Vec<Problem>) {
         let on = tree.at(&flag).and_then(Node::as_text).and_then(quantity::boolean);
         let (Some(on), Some(priority)) = (on, read::integer(tree, &rank)) else { continue };
         if on == (priority > 0) {
-            problems.push(Problem::warning(
-                &tree.place_of(&flag),
-                &flag,
-                format!("contradicts {rank}, and wins"),
-                format!("keep one of the two: {rank} 0 means the same as {flag} on"),
-            ));
+            // Operators search their logs for Patroni's sentence, so it stands in ours.
+            let short = |path: &str| path.trim_start_matches("tags.").to_owned();
+            let (name, value) = (short(&flag), if on { "True" } else { "False" });
+            let found = format!(
+                "wins over {rank}. Conflicting configuration between {name}: {value} and {}: {priority}. \
+                 Defaulting to {name}: {value}",
+                short(&rank)
+            );
+            let advice = format!("keep one of the two: {rank} 0 means the same as {flag} on");
+            problems.push(Problem::warning(&tree.place_of(&flag), &flag, found, advice));
         }
     }
     if let Some(from) = read::text(tree, "tags.replicatefrom")

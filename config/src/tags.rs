@@ -64,7 +64,7 @@ impl Tags {
         }
     }
 
-    /// The tie-breaker between candidates: 0 if this node must never lead.
+    /// The tie-breaker between candidates: at least 0, and 0 if this node must never lead.
     #[must_use]
     pub fn priority(&self) -> i64 {
         if self.nofailover { 0 } else { self.failover_priority.unwrap_or(1).max(0) }
@@ -73,7 +73,7 @@ impl Tags {
     /// Whether this node may become leader at all.
     #[must_use]
     pub fn may_lead(&self) -> bool {
-        self.priority() > 0
+        !self.nofailover
     }
 }
 

@@ -266,8 +266,9 @@ fn better_placed(seen: &Observation, view: &ClusterView) -> Option<Obstacle> {
         if theirs > own {
             return Some(Obstacle::Behind { member: name.clone(), bytes: theirs.ahead_of(own) });
         }
-        if theirs == own && priority(&answer.tags) > seen.me.tags.priority() {
-            return Some(Obstacle::LowerPriority(name.clone()));
+        let (rank, mine) = (priority(&answer.tags), seen.me.tags.priority());
+        if theirs == own && rank > mine {
+            return Some(Obstacle::LowerPriority { member: name.clone(), theirs: rank, own: mine });
         }
     }
     None

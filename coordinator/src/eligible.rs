@@ -57,7 +57,14 @@ pub enum Obstacle {
         bytes: u64,
     },
     /// Another member has as much and a higher `failover_priority`.
-    LowerPriority(NodeName),
+    LowerPriority {
+        /// Who.
+        member: NodeName,
+        /// Its priority.
+        theirs: i64,
+        /// This node's.
+        own: i64,
+    },
     /// Another member answers as a primary.
     PrimaryAlive(NodeName),
     /// A rewound server has not passed its old position yet.
@@ -87,10 +94,13 @@ impl fmt::Display for Obstacle {
             Self::LaterTimeline { member, timeline } => {
                 write!(f, "{member} is on the later timeline {timeline}")
             }
-            Self::Behind { member, bytes } => write!(f, "{member} has {bytes} bytes of WAL more"),
-            Self::LowerPriority(member) => {
-                write!(f, "{member} has as much WAL and a higher failover_priority")
+            Self::Behind { member, bytes } => {
+                write!(f, "Wal position of {member} is ahead of my wal position ({bytes} bytes)")
             }
+            Self::LowerPriority { member, theirs, own } => write!(
+                f,
+                "{member} has equally tolerable WAL position and priority {theirs}, while this node has priority {own}"
+            ),
             Self::PrimaryAlive(member) => write!(f, "{member} answers as a primary"),
             Self::CatchingUp(to) => write!(f, "it was repaired and has not passed its old position {to} yet"),
             Self::NoData => f.write_str("it has no usable data directory"),
@@ -189,19 +199,27 @@ fn published_obstacle(seen: &Observation, view: &ClusterView, name: &NodeName) -
     position_obstacle(seen, view, member.xlog_location, member.timeline, false)
 }
 
-/// Whether published tags forbid leading: nofailover, or a priority of 0 and below.
+/// Whether published tags forbid leading: a written `nofailover` decides, else a priority of 0 and below.
 #[must_use]
 pub fn forbids_leading(tags: &BTreeMap<String, serde_json::Value>) -> bool {
-    priority(tags) <= 0
+    match tags.get("nofailover") {
+        None | Some(serde_json::Value::Null) => written_priority(tags).is_some_and(|priority| priority <= 0),
+        written => is_true(written),
+    }
 }
 
-/// The published `failover_priority`, 1 by default, 0 with nofailover.
+/// The published `failover_priority`, 1 by default, 0 for who must not lead.
 #[must_use]
 pub fn priority(tags: &BTreeMap<String, serde_json::Value>) -> i64 {
-    if is_true(tags.get("nofailover")) {
-        return 0;
+    if forbids_leading(tags) { 0 } else { written_priority(tags).unwrap_or(1).max(0) }
+}
+
+/// A number, or a text that is one: YAML files say both, and tags are published as they were written.
+fn written_priority(tags: &BTreeMap<String, serde_json::Value>) -> Option<i64> {
+    match tags.get("failover_priority")? {
+        serde_json::Value::String(text) => text.trim().parse().ok(),
+        other => other.as_i64(),
     }
-    tags.get("failover_priority").and_then(serde_json::Value::as_i64).unwrap_or(1)
 }
 
 /// For every member: what keeps it from leading now. The leader itself has none.
@@ -228,4 +246,28 @@ pub fn obstacles(seen: &Observation) -> BTreeMap<NodeName, Option<Obstacle>> {
         all.insert(leader.name.clone(), None);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{forbids_leading, priority};
+
+    #[test]
+    fn tags_are_understood_as_they_were_written() {
+        let of = |tags: serde_json::Value| {
+            let tags = tags.as_object().unwrap().clone().into_iter().collect();
+            (forbids_leading(&tags), priority(&tags))
+        };
+        assert_eq!(of(serde_json::json!({})), (false, 1));
+        assert_eq!(of(serde_json::json!({"failover_priority": 3})), (false, 3));
+        assert_eq!(of(serde_json::json!({"failover_priority": "3"})), (false, 3));
+        assert_eq!(of(serde_json::json!({"failover_priority": "0"})), (true, 0));
+        assert_eq!(of(serde_json::json!({"failover_priority": -1})), (true, 0));
+        assert_eq!(of(serde_json::json!({"failover_priority": "high"})), (false, 1));
+        assert_eq!(of(serde_json::json!({"nofailover": true, "failover_priority": 3})), (true, 0));
+        assert_eq!(of(serde_json::json!({"nofailover": "True"})), (true, 0));
+        // A written nofailover wins over the priority, which then only breaks ties.
+        assert_eq!(of(serde_json::json!({"nofailover": false, "failover_priority": "0"})), (false, 0));
+        assert_eq!(of(serde_json::json!({"nofailover": null, "failover_priority": 0})), (true, 0));
+    }
 }

@@ -31,7 +31,7 @@ pub mod slots;
 
 pub use decide::decide;
 pub use decision::{Decision, Grounds, Reply, Step, StopMode, Task};
-pub use eligible::{Obstacle, obstacles};
+pub use eligible::{Obstacle, forbids_leading, obstacles};
 pub use local::{
     Control, ControlState, Data, Postgres, Process, Running, Slot, Standby, Unfinished, Upstream,
 };

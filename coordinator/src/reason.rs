@@ -186,7 +186,7 @@ impl fmt::Display for Reason {
             Self::CreateCluster => f.write_str("trying to bootstrap a new cluster"),
             Self::FoundCluster => f.write_str("initialized a new cluster"),
             Self::WaitForBootstrap => f.write_str("waiting for leader to bootstrap"),
-            Self::MayNotBootstrap => f.write_str("nobody has initialised the cluster, and this node may not (no bootstrap section, or nofailover)"),
+            Self::MayNotBootstrap => f.write_str("nobody has initialised the cluster, and this node may not (no bootstrap section, a bootstrap.method that is not supported yet, or nofailover)"),
             Self::BootstrapFailed(why) => write!(f, "failed to bootstrap the cluster: {why}"),
             Self::NothingToOffer => f.write_str("waiting for a leader to clone from: the cluster is initialised and this node has no data"),
             Self::Leading => f.write_str("no action. I am the leader with the lock"),

@@ -106,7 +106,9 @@ fn advance(slot: &Slot, leader: Option<&Lsn>, running: &crate::Running) -> Optio
 pub fn is_true(tag: Option<&serde_json::Value>) -> bool {
     match tag {
         Some(serde_json::Value::Bool(set)) => *set,
-        Some(serde_json::Value::String(text)) => matches!(text.as_str(), "true" | "on" | "yes" | "1"),
+        Some(serde_json::Value::String(text)) => {
+            ["true", "on", "yes", "1"].iter().any(|on| text.eq_ignore_ascii_case(on))
+        }
         _ => false,
     }
 }

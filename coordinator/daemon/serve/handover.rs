@@ -7,10 +7,9 @@ use api::command::{HandoverRequest, Reply};
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, SynchronousMode};
 use dcs::{ClusterView, Failover, Member, Revision, StoreError};
-use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{Clerk, merge};
+use super::Clerk;
 
 /// How long a member may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -163,9 +162,7 @@ fn in_sync(view: &ClusterView, name: &str) -> bool {
 
 /// A member that answers may lead unless its tags or its watchdog forbid it.
 fn may_lead(peer: &PeerAnswer) -> bool {
-    let forbidden = peer.tags.get("nofailover").is_some_and(merge::is_on)
-        || peer.tags.get("failover_priority").and_then(Value::as_i64).is_some_and(|priority| priority <= 0);
-    !forbidden && !peer.watchdog_failed
+    !coordinator::forbids_leading(&peer.tags) && !peer.watchdog_failed
 }
 
 /// Tells from a view what became of a request.
@@ -212,7 +209,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use dcs::{Epoch, Leader, SyncState, Versioned};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -284,6 +281,8 @@ mod tests {
         };
         assert!(may_lead(&peer(json!({"failover_priority": 1}), false)));
         assert!(!may_lead(&peer(json!({"failover_priority": 0}), false)));
+        assert!(!may_lead(&peer(json!({"failover_priority": "0"}), false)));
+        assert!(may_lead(&peer(json!({"nofailover": false, "failover_priority": 0}), false)));
         assert!(!may_lead(&peer(json!({"nofailover": true}), false)));
         assert!(!may_lead(&peer(json!({}), true)));
     }

@@ -213,7 +213,10 @@ impl World {
         let tags = &mut self.node(name).tags;
         match key {
             "nofailover" => tags.nofailover = value == "true",
-            "failover_priority" => tags.failover_priority = value.parse().ok(),
+            "failover_priority" => {
+                tags.failover_priority = value.parse().ok();
+                tags.nofailover |= tags.failover_priority.is_some_and(|priority| priority <= 0);
+            }
             "clonefrom" => tags.clonefrom = value == "true",
             "nostream" => tags.nostream = value == "true",
             "replicatefrom" => tags.replicatefrom = NodeName::new(value).ok(),
