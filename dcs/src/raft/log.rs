@@ -3,21 +3,21 @@
 //! to start. Nothing here repairs, skips or guesses; nothing here knows what the entries mean.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError as Missing};
-use redb::{Database, TableDefinition, WriteTransaction};
+use redb::{Database, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
+use super::disk::{COUNT, FILE, LOG, builder, commit, counted, create, open_count, place, private, put};
 use super::record;
 use super::stored::Stored;
-
-pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-const FILE: &str = "store.redb";
 
 /// Why the log cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,10 @@ pub(super) struct Log {
     entries: VecDeque<Entry>,
     /// Bytes of the entries.
     size: usize,
+    commits: u64,
+    count: File,
+    /// Held for as long as the directory is ours.
+    _lock: File,
 }
 
 impl Log {
@@ -68,54 +72,53 @@ impl Log {
     pub fn open(dir: &Path, fresh: u64) -> Result<Self, LogError> {
         let directory = |error| LogError::Directory { dir: dir.to_owned(), error };
         private(dir).map_err(directory)?;
+        let lock = File::open(dir).map_err(directory)?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| LogError::Busy(dir.to_owned()))?;
         let file = dir.join(FILE);
-        let is_new = !file.try_exists().map_err(directory)?;
+        if !file.try_exists().map_err(directory)? {
+            create(dir, fresh)?;
+        }
+        // The library panics on some damage that its checksums do not cover.
+        let reading = std::panic::catch_unwind(AssertUnwindSafe(|| Self::read(dir, &file, lock)));
+        let why = "its pages contradict each other".to_owned();
+        reading.unwrap_or_else(|_| Err(LogError::Damaged { dir: dir.to_owned(), why }))
+    }
+
+    fn read(dir: &Path, file: &Path, lock: File) -> Result<Self, LogError> {
         let damaged = |why: String| LogError::Damaged { dir: dir.to_owned(), why };
-        let mut builder = Database::builder();
-        builder.set_cache_size(2 << 20);
-        let db = if is_new { builder.create(&file) } else { builder.open(&file) };
-        let mut db = db.map_err(|error| match error {
+        let mut db = builder().open(file).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => LogError::Busy(dir.to_owned()),
-            redb::DatabaseError::Storage(redb::StorageError::Io(error)) if is_new => directory(error),
             other => damaged(other.to_string()),
         })?;
-        if is_new {
-            let identity = Identity { member: fresh, cluster: 0, founders: BTreeMap::new() };
-            let mut log = Self::empty(dir, db, identity);
-            log.set_identity(log.identity.clone())?;
-            sync_dir(dir).map_err(directory)?;
-            return Ok(log);
-        }
-        // A file that is closed in order is otherwise not looked at again before it is read.
+        // A file that was closed in order is otherwise not looked at before it is read.
         match db.check_integrity() {
             Ok(true) => {}
             Ok(false) => return Err(damaged("its pages do not match their checksums".to_owned())),
             Err(error) => return Err(damaged(error.to_string())),
         }
-        Self::read(dir, db)
-    }
-
-    fn empty(dir: &Path, db: Database, identity: Identity) -> Self {
-        Self {
+        let count = open_count(dir);
+        let count = count.map_err(|error| LogError::Directory { dir: dir.to_owned(), error })?;
+        let found = Stored::read(&db).map_err(&damaged)?;
+        let identity = found.identity.ok_or_else(|| damaged("it has no identity".to_owned()))?;
+        if let Some(confirmed) = counted(&count).filter(|confirmed| *confirmed > found.commits) {
+            let lost = confirmed - found.commits;
+            return Err(damaged(format!("the last {lost} of {confirmed} commits are missing")));
+        }
+        let hard = found.hard.clone().unwrap_or_default();
+        let mut log = Self {
             dir: dir.to_owned(),
             db,
             identity,
-            hard: HardState::default(),
-            saved: HardState::default(),
-            snapshot: Snapshot::default(),
+            saved: hard.clone(),
+            hard,
+            snapshot: found.snapshot.unwrap_or_default(),
             entries: VecDeque::new(),
             size: 0,
-        }
-    }
-
-    fn read(dir: &Path, db: Database) -> Result<Self, LogError> {
-        let damaged = |why: String| LogError::Damaged { dir: dir.to_owned(), why };
-        let found = Stored::read(&db).map_err(&damaged)?;
-        let identity = found.identity.ok_or_else(|| damaged("it has no identity".to_owned()))?;
-        let mut log = Self::empty(dir, db, identity);
-        log.snapshot = found.snapshot.unwrap_or_default();
-        log.hard = found.hard.clone().unwrap_or_default();
-        log.saved = log.hard.clone();
+            commits: found.commits,
+            count,
+            _lock: lock,
+        };
         let (after, mut last) = (log.snapshot.get_metadata().index, log.snapshot.get_metadata().index);
         for (index, entry) in found.entries {
             if index != entry.index || index != last + 1 {
@@ -138,10 +141,7 @@ impl Log {
     /// Writes who this member is.
     pub fn set_identity(&mut self, identity: Identity) -> Result<(), LogError> {
         let text = serde_json::to_vec(&identity).unwrap_or_default();
-        self.write(|transaction| {
-            transaction.open_table(LOG)?;
-            put(transaction, "identity", &text)
-        })?;
+        self.write(|transaction| put(transaction, "identity", &text))?;
         self.identity = identity;
         Ok(())
     }
@@ -258,29 +258,21 @@ impl Log {
         self.entries.back().map_or(self.snapshot.get_metadata().index, |entry| entry.index)
     }
 
-    /// One transaction. In two phases: a commit that was confirmed is the one that is read after a crash, or none is.
     fn write(
-        &self,
+        &mut self,
         change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), LogError> {
-        let run = || {
-            let mut transaction = self.db.begin_write()?;
-            transaction.set_two_phase_commit(true);
-            change(&transaction)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        run().map_err(|error: redb::Error| LogError::Write { dir: self.dir.clone(), why: error.to_string() })
+        let commits = self.commits + 1;
+        commit(&self.dir, &self.db, |transaction| {
+            put(transaction, "commits", &commits.to_be_bytes())?;
+            change(transaction)
+        })?;
+        self.commits = commits;
+        let sealed = record::seal(COUNT, &commits.to_be_bytes());
+        // Only a help to notice what the file itself cannot show: without it nothing is lost.
+        let _ = self.count.write_all_at(&sealed, 0);
+        Ok(())
     }
-}
-
-fn put(transaction: &WriteTransaction, key: &str, content: &[u8]) -> Result<(), redb::Error> {
-    transaction.open_table(META)?.insert(key, record::seal(key, content).as_slice())?;
-    Ok(())
-}
-
-pub(super) fn place(index: u64) -> String {
-    format!("entry {index}")
 }
 
 impl raft::Storage for Log {
@@ -335,16 +327,4 @@ impl raft::Storage for Log {
         }
         Ok(self.snapshot.clone())
     }
-}
-
-/// The directory, made if it is missing, for nobody but us.
-fn private(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    std::fs::File::open(dir)?.sync_all()?;
-    dir.parent().map_or(Ok(()), |parent| std::fs::File::open(parent).and_then(|parent| parent.sync_all()))
 }

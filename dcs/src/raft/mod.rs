@@ -7,6 +7,7 @@
 
 mod client;
 mod command;
+mod disk;
 mod drive;
 mod embedded;
 mod found;
@@ -29,6 +30,11 @@ mod stored;
 mod watch;
 mod wire;
 
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod fuzz;
+
 use std::time::Duration;
 
 use ::ring::rand::{SecureRandom, SystemRandom};
@@ -44,9 +50,9 @@ use crate::Revision;
 use crate::backend::Watch;
 use crate::store::{Committed, Grant, Patience, Snapshot, Store, StoreError, Txn};
 
-/// How wrong the clocks may run against each other that count a lease of the embedded store: crystals only,
-/// as nobody slews them; in parts per million (see `authority`).
-pub const RAFT_CLOCK: u64 = 400;
+/// How wrong the clock may run that counts a lease of the embedded store: its crystal only, as nobody
+/// slews it; in parts per million (see `authority`).
+pub const RAFT_CLOCK: u64 = 200;
 
 /// The shortest lease; a shorter one would end with the next election.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -7,7 +7,8 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::log::{Identity, LOG, META, place};
+use super::disk::{LOG, META, number, place};
+use super::log::Identity;
 use super::record::{self, Damaged};
 
 /// What stands in the file, every seal checked.
@@ -17,6 +18,8 @@ pub(super) struct Stored {
     pub hard: Option<HardState>,
     pub snapshot: Option<Snapshot>,
     pub entries: Vec<(u64, Entry)>,
+    /// How often this file was committed to.
+    pub commits: u64,
 }
 
 impl Stored {
@@ -43,6 +46,11 @@ impl Stored {
                 "identity" => {
                     let identity = serde_json::from_slice(content);
                     found.identity = Some(identity.map_err(|_| "the identity cannot be read".to_owned())?);
+                }
+                "commits" => {
+                    let commits = number(content);
+                    found.commits =
+                        commits.ok_or_else(|| "the count of commits cannot be read".to_owned())?;
                 }
                 "hard" => found.hard = Some(HardState::decode(content).map_err(unreadable)?),
                 "snapshot" => found.snapshot = Some(Snapshot::decode(content).map_err(unreadable)?),
