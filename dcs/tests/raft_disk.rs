@@ -54,6 +54,15 @@ impl Process {
         }
     }
 
+    /// Waits until the process has ended by itself.
+    async fn ends(&mut self) {
+        let end = Moment::now() + Duration::from_secs(20);
+        while self.child.as_mut().unwrap().try_wait().unwrap().is_none() {
+            assert!(Moment::now() < end, "the process goes on: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -115,7 +124,8 @@ async fn killed_processes_lose_nothing() {
         }
         if round % 3 == 2 {
             // In the middle of writing, as far as that can be arranged from here.
-            let writing = dcs.write_status(&status(lsn));
+            let last = status(lsn);
+            let writing = dcs.write_status(&last);
             let _ = tokio::time::timeout(Duration::from_millis(2), writing).await;
             processes.iter_mut().for_each(Process::kill);
             (0..3).for_each(|member| processes[member] = start(member));
@@ -146,6 +156,7 @@ async fn a_full_disk_ends_the_member() {
         assert!(Moment::now() < end, "the disk is never full");
     }
     assert!(confirmed > 0);
+    process.ends().await;
     let log = process.log();
     assert!(log.contains("cannot be written") && log.contains("check the disk"), "{log}");
     process.kill();

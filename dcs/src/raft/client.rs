@@ -97,14 +97,15 @@ impl Remote {
             link.sender.write(&Frame::Word(ask)).await?;
             Ok::<_, LinkError>(link)
         };
-        let late = Err(LinkError::Silent(patience.total));
-        match tokio::time::timeout(patience.total, opening).await.unwrap_or(late) {
-            Ok(link) => Ok(RemoteWatch { link: Some(Box::new(link)) }),
-            Err(why) => {
-                self.turn();
-                Err(StoreError::Unreachable(format!("{address}: {why}")))
-            }
-        }
+        let late = || StoreError::Unreachable(format!("{address}: no answer within {:?}", patience.total));
+        let standing = async {
+            let link = opening.await.map_err(|why| StoreError::Unreachable(format!("{address}: {why}")))?;
+            let mut watch = RemoteWatch { link: Some(Box::new(link)) };
+            // The first news is that it stands.
+            watch.next().await.map(|_| watch)
+        };
+        let opened = tokio::time::timeout(patience.total, standing).await.unwrap_or_else(|_| Err(late()));
+        opened.inspect_err(|_| self.turn())
     }
 }
 

@@ -68,6 +68,10 @@ pub(super) struct Drive {
     pub joins: BTreeMap<u64, String>,
     /// When each member was last heard.
     pub heard: BTreeMap<u64, Moment>,
+    /// When each request to remove a member came.
+    pub leaving: BTreeMap<Id, Moment>,
+    /// The change of members that the leader wants to make by itself.
+    pub wanted: Option<Command>,
     pub timing: Timing,
     /// Drawn at the start, so that nothing of an earlier life is mistaken for this one's.
     start: u64,
@@ -117,6 +121,8 @@ impl Drive {
             pending: Pending::default(),
             joins: BTreeMap::new(),
             heard: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            wanted: None,
             seq: 0,
             next_tick: now,
             seen: (0, 0, false),
@@ -188,11 +194,7 @@ impl Drive {
             }
             Input::Turned { id, refused: Some(why) } => self.pending.refuse(id, why),
             Input::Turned { id, refused: None } => {
-                // With the next tick rather than at once, lest two members send it to and fro.
-                let soon = Moment::now() - Duration::from_secs(1) + self.timing.tick;
-                if let Some(waiting) = self.pending.commands.get_mut(&id) {
-                    waiting.asked = Some(soon);
-                }
+                self.pending.put_off(id, Moment::now(), self.timing.tick);
             }
             Input::Join { member, address } => {
                 if self.leads() {
@@ -295,7 +297,7 @@ impl Drive {
                     }
                 }
                 Some(Turned(Some(why))) => self.pending.refuse(id, why),
-                Some(Turned(None)) => {}
+                Some(Turned(None)) => self.pending.put_off(id, now, self.timing.tick),
             }
         }
         Ok(())

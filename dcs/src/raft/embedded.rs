@@ -186,8 +186,8 @@ impl Embedded {
         server::ask(&self.0.wire, request, patience).await
     }
 
-    pub(super) fn watch(&self, prefix: &str, from: i64) -> RaftWatch {
-        RaftWatch::Local(Box::new(self.0.wire.ring.watch(prefix, from)))
+    pub(super) fn watch(&self, prefix: &str, from: i64) -> Result<RaftWatch, StoreError> {
+        Ok(RaftWatch::Local(Box::new(self.0.wire.ring.watch(prefix, from)?)))
     }
 }
 

@@ -1,14 +1,18 @@
 //! Who is a member: the leader lets in who may come, as a learner, makes it a voter when it has caught up, and
 //! removes members on request. One change at a time, and never so that the members that are there are no quorum.
 
+use std::time::Duration;
+
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2};
 
-use super::command::{Command, What};
+use super::command::{Command, Id, What};
 use super::drive::{Drive, DriveError, Turned};
 use crate::Moment;
 
 /// How many entries a learner may be behind and still become a voter.
 const BEHIND: u64 = 16;
+/// How long a request to remove a member is remembered.
+const FORGET: Duration = Duration::from_secs(60);
 
 impl Drive {
     /// What the leader does about the members at every tick.
@@ -18,7 +22,12 @@ impl Drive {
         }
         let what = self.promotion(now).or_else(|| self.admission());
         if let Some(what) = what {
-            let command = self.command(what);
+            // While the same is wanted it is the same command, so that its waiting is not begun anew.
+            let command = match self.wanted.take() {
+                Some(command) if command.what == what => command,
+                _ => self.command(what),
+            };
+            self.wanted = Some(command.clone());
             if let Some(Turned(Some(why))) = self.propose(&command)? {
                 tracing::warn!("the embedded store's members stay as they are: {why}");
             }
@@ -69,7 +78,7 @@ impl Drive {
                         "no member of the embedded store is called {member}"
                     )))));
                 };
-                if let Some(turned) = self.keep(id, *force) {
+                if let Some(turned) = self.keep(command.id, id, *force) {
                     return Ok(Some(turned));
                 }
                 (ConfChangeType::RemoveNode, id)
@@ -93,16 +102,22 @@ impl Drive {
     }
 
     /// Why a member must stay, for now or at all.
-    fn keep(&mut self, leaving: u64, force: bool) -> Option<Turned> {
+    fn keep(&mut self, asked: Id, leaving: u64, force: bool) -> Option<Turned> {
         let now = Moment::now();
         if !self.conf.voters.contains(&leaving) {
             return None;
+        }
+        // Whoever was heard before somebody asked may have died since: all are waited for anew.
+        self.leaving.retain(|_, since| now.since(*since) < FORGET);
+        let since = *self.leaving.entry(asked).or_insert(now);
+        if now.since(since) < self.election() && !force {
+            return Some(Turned(None));
         }
         let rest: Vec<u64> = self.conf.voters.iter().copied().filter(|id| *id != leaving).collect();
         if rest.is_empty() {
             return Some(Turned(Some("it is the last voter of the embedded store".to_owned())));
         }
-        let there: Vec<u64> = rest.iter().copied().filter(|id| self.is_heard(*id, now)).collect();
+        let there: Vec<u64> = rest.iter().copied().filter(|id| self.is_heard_since(*id, since)).collect();
         let needed = rest.len() / 2 + 1;
         if there.len() < needed && !force {
             return Some(Turned(Some(format!(

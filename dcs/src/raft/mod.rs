@@ -153,7 +153,7 @@ impl Store for Raft {
 
     async fn watch(&self, prefix: &str, from: Revision, patience: Patience) -> Result<Watch, StoreError> {
         Ok(match self {
-            Self::Local(member) => member.watch(prefix, from.0),
+            Self::Local(member) => member.watch(prefix, from.0)?,
             Self::Remote(remote) => {
                 RaftWatch::Remote(Box::pin(remote.watch(prefix, from.0, patience)).await?)
             }

@@ -67,6 +67,14 @@ impl Pending {
         }
     }
 
+    /// The leader could not propose a command now. It is proposed again with the next tick rather than at once, lest
+    /// two members send it to and fro.
+    pub fn put_off(&mut self, id: Id, now: Moment, tick: Duration) {
+        if let Some(waiting) = self.commands.get_mut(&id) {
+            waiting.asked = Some(now - AGAIN + tick);
+        }
+    }
+
     /// Commands to propose now.
     pub fn due(&self, now: Moment) -> Vec<Id> {
         let is_due = |waiting: &&Waiting| waiting.asked.is_none_or(|asked| now.since(asked) >= AGAIN);

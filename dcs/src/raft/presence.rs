@@ -32,6 +32,9 @@ impl Drive {
             return;
         }
         self.wire.ring.set_presence(Presence::Lost);
+        if self.machine.removed.contains(&self.wire.member) {
+            return;
+        }
         if self.said.is_none_or(|said| now.since(said) >= SAY) && !self.machine.members.is_empty() {
             self.said = Some(now);
             let name = |member: &u64| self.machine.members.get(member).cloned().unwrap_or_default();
@@ -62,9 +65,18 @@ impl Drive {
         self.machine.members.iter().map(row).collect()
     }
 
+    /// The longest that a follower waits for its leader.
+    pub fn election(&self) -> Duration {
+        self.timing.tick * u32::try_from(self.timing.election.1).unwrap_or(u32::MAX)
+    }
+
     /// Whether a member was heard lately.
     pub fn is_heard(&self, member: u64, now: Moment) -> bool {
-        let span = self.timing.tick * u32::try_from(self.timing.election.1).unwrap_or(u32::MAX);
-        member == self.wire.member || self.heard.get(&member).is_some_and(|heard| now.since(*heard) < span)
+        self.is_heard_since(member, now - self.election())
+    }
+
+    /// Whether a member was heard since a moment.
+    pub fn is_heard_since(&self, member: u64, since: Moment) -> bool {
+        member == self.wire.member || self.heard.get(&member).is_some_and(|heard| *heard > since)
     }
 }

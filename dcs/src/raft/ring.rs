@@ -85,8 +85,25 @@ impl Ring {
         events.forgotten = events.revision;
     }
 
-    pub fn watch(&self, prefix: &str, from: i64) -> Watching {
-        Watching { ring: self.clone(), prefix: prefix.to_owned(), from, changed: self.changed.subscribe() }
+    /// Watches what happens below a prefix from a revision on, if the store is there.
+    pub fn watch(&self, prefix: &str, from: i64) -> Result<Watching, StoreError> {
+        self.changed.borrow().check()?;
+        Ok(Watching {
+            ring: self.clone(),
+            prefix: prefix.to_owned(),
+            from,
+            changed: self.changed.subscribe(),
+        })
+    }
+}
+
+impl Presence {
+    fn check(self) -> Result<(), StoreError> {
+        match self {
+            Self::There => Ok(()),
+            Self::Lost => Err(StoreError::Unreachable("the embedded store has no leader".to_owned())),
+            Self::Ended => Err(StoreError::Unreachable("this member has ended".to_owned())),
+        }
     }
 }
 
@@ -107,11 +124,7 @@ impl Watching {
             if let Some(batch) = self.ready()? {
                 return Ok(batch);
             }
-            match presence {
-                Presence::There => {}
-                Presence::Lost => return Err(StoreError::Unreachable("the store has no leader".to_owned())),
-                Presence::Ended => return Err(StoreError::Unreachable("this member has ended".to_owned())),
-            }
+            presence.check()?;
             if self.changed.changed().await.is_err() {
                 return Err(StoreError::Unreachable("this member has ended".to_owned()));
             }

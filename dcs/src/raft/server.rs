@@ -13,7 +13,7 @@ use super::link::{Hello, Link, LinkError, Receiver};
 use super::request::{Reply, Request};
 use super::wire::{Input, Wire};
 use crate::Moment;
-use crate::store::StoreError;
+use crate::store::{Batch, StoreError};
 
 /// How many connections are served at once.
 const MOST: usize = 256;
@@ -200,10 +200,14 @@ pub(super) async fn ask(wire: &Wire, request: Request, patience: Duration) -> Re
 }
 
 async fn watch(wire: &Wire, answers: &mpsc::Sender<Frame>, number: u64, prefix: &str, from: i64) {
-    let mut watching = wire.ring.watch(prefix, from);
+    let opened = wire.ring.watch(prefix, from);
+    // That it stands is the first news.
+    let first = opened.as_ref().map(|_| Batch::default()).map_err(Clone::clone);
+    let sent = answers.send(Frame::Word(Word::News { number, news: first })).await;
+    let (Ok(mut watching), Ok(())) = (opened, sent) else { return };
     loop {
         let news =
-            tokio::time::timeout(ALIVE, watching.next()).await.unwrap_or_else(|_| Ok(Default::default()));
+            tokio::time::timeout(ALIVE, watching.next()).await.unwrap_or_else(|_| Ok(Batch::default()));
         let over = news.is_err();
         let sent = answers.send(Frame::Word(Word::News { number, news })).await;
         if over || sent.is_err() {
