@@ -75,8 +75,10 @@ async fn replica_name() -> String {
 #[tokio::test]
 async fn a_second_node_of_the_same_name_is_refused() {
     let name = replica_name().await;
-    let words =
-        [format!("there is already a node named '{}' running", other(&name)), "another name".to_owned()];
+    let words = [
+        format!(" CRITICAL: Can't start; there is already a node named '{}' running", other(&name)),
+        "another name".to_owned(),
+    ];
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     refused(&json!({"name": other(&name)}), &json!({"name": name}), &words).await.unwrap();
 }
@@ -98,7 +100,7 @@ async fn a_directory_of_another_cluster_is_refused() {
     let cluster = CLUSTER.lend().await.unwrap();
     cluster.etcd.put(key, "7710145069470500063").await.unwrap();
     drop(cluster);
-    let words = ["system ID mismatch", "7710145069470500063", "correct scope and data_dir"];
+    let words = [" CRITICAL: system ID mismatch", "7710145069470500063", "correct scope and data_dir"];
     refused(&json!({"scope": "foreign"}), &json!({"scope": "demo"}), &words).await.unwrap();
     let cluster = CLUSTER.lend().await.unwrap();
     assert_eq!(cluster.etcd.get(key).await.unwrap().unwrap().value, "7710145069470500063");

@@ -22,6 +22,9 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, fmt as layer};
 
+/// The target of what keeps the daemon from starting, which Patroni logs as CRITICAL.
+pub const CRITICAL: &str = "critical";
+
 /// Starts logging as the configuration says.
 ///
 /// # Errors
@@ -64,6 +67,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let level = match *event.metadata().level() {
+            tracing::Level::ERROR if event.metadata().target() == CRITICAL => "CRITICAL",
             tracing::Level::ERROR => "ERROR",
             tracing::Level::WARN => "WARNING",
             tracing::Level::INFO => "INFO",

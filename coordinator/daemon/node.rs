@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::client::Client;
 use api::command::{Asked, Reply};
 use api::status::NodeStatus;
-use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Task, Wish, decide};
+use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Step, Task, Wish, decide};
 use dcs::{Dcs, Lsn, Moment, Seen, Session};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -18,13 +18,14 @@ use crate::complaints::Complaints;
 use crate::instance::Instance;
 use crate::job::Jobs;
 use crate::lease::{Flags, Keeper};
+
 use crate::peers::Peers;
 use crate::postgres::parameters::{Catalog, Waiting};
 use crate::postgres::{Paths, process};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::task::Gain;
-use crate::{lineage, publish};
+use crate::{lineage, logs, publish};
 
 /// How often the local server is looked at although nothing happened: health checks
 /// must not call a server writable that has been silent for a second.
@@ -249,7 +250,9 @@ impl Node {
         let changed = self.last.as_ref().is_none_or(|last| last.because != decision.because);
         if changed || now.since(self.said) >= self.settings.cluster.loop_wait {
             let progress = self.jobs.progress();
+            let refuses = decision.steps.iter().any(|step| matches!(step, Step::Exit { code } if *code != 0));
             match progress.total {
+                _ if refuses => tracing::error!(target: logs::CRITICAL, "{}", decision.because),
                 0 => tracing::info!("{}", decision.because),
                 total => {
                     tracing::info!("{} ({} of {} MB)", decision.because, progress.done >> 20, total >> 20);

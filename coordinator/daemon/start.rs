@@ -38,8 +38,13 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub async fn run(path: Option<&Path>) -> anyhow::Result<i32> {
     let source = Source::new(path);
     let loaded = source.load().map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let elsewhere = loaded.node.log.dir.is_some();
     let log = logs::start(&loaded.node.log)?;
-    let ended = live(loaded, source).await;
+    let ended = live(loaded, source).await.or_else(|error| {
+        tracing::error!(target: logs::CRITICAL, "{error:#}");
+        // Whoever started it looks at stderr first.
+        if elsewhere { Err(error) } else { Ok(1) }
+    });
     log.flush();
     ended
 }
