@@ -10,6 +10,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Less than an idle Postgres takes until it writes something by itself, which is 15 s and more.
+const IDLE: Duration = Duration::from_secs(12);
 
 static CLUSTER: Shared = Shared::new(|| Spec::new(Program::tested(), 3));
 
@@ -33,11 +35,8 @@ async fn ids(cluster: &Cluster, table: &str) -> anyhow::Result<Vec<String>> {
     Ok(leader.sql(&format!("select id from {table} order by id")).await?.into_iter().flatten().collect())
 }
 
-/// P230 a crashed old primary recovers first, P232 then rewinds what the new primary does not have, P236 after the new
-/// primary's checkpoint, and streams on the new timeline.
-#[tokio::test]
-async fn an_old_primary_with_rows_nobody_else_has_is_rewound() {
-    let cluster = CLUSTER.lend().await.unwrap();
+/// Lets the leader have rows that nobody else has, die, and come back.
+async fn diverge(cluster: &Cluster) {
     let (leader, replicas) = cluster.roles().await.unwrap();
     leader.sql("create table diverged (id int); insert into diverged values (1); checkpoint").await.unwrap();
     let lsn = leader.cell("select pg_current_wal_flush_lsn()").await.unwrap();
@@ -61,16 +60,39 @@ async fn an_old_primary_with_rows_nobody_else_has_is_rewound() {
         next.sql("insert into diverged values (4)").await.map(|_| Some(()))
     });
     cluster.explain(written.await).unwrap();
+    // An idle leader whose last segment is empty: nothing but the rejoin makes it write.
+    next.sql("checkpoint").await.unwrap();
+    next.sql("select pg_switch_wal()").await.unwrap();
     leader.start().unwrap();
-    cluster.wait_streaming(leader, next, PATIENCE).await.unwrap();
+    cluster.wait_streaming(leader, next, IDLE).await.unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
-    assert_eq!(ids(&cluster, "diverged").await.unwrap(), ["1", "4"]);
+    assert_eq!(ids(cluster, "diverged").await.unwrap(), ["1", "4"]);
     let there = until(PATIENCE, "the new row on the old primary", async || {
         let rows = leader.sql("select id from diverged order by id").await?;
         Ok((rows.concat() == ["1", "4"]).then_some(()))
     });
     cluster.explain(there.await).unwrap();
     next.sql("drop table diverged").await.unwrap();
+}
+
+/// P230 a crashed old primary recovers first, P232 then rewinds what the new primary does not have, P236 after the new
+/// primary's checkpoint, and streams on the new timeline.
+#[tokio::test]
+async fn an_old_primary_with_rows_nobody_else_has_is_rewound() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    diverge(&cluster).await;
+}
+
+/// P233 where replicas restore WAL from an archive, pg_rewind is told how, by the old primary's own configuration.
+#[tokio::test]
+async fn an_old_primary_is_rewound_where_there_is_an_archive() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let restore =
+        |command: &serde_json::Value| json!({"postgresql": {"recovery_conf": {"restore_command": command}}});
+    cluster.patch_config(&restore(&json!("cp /nonexistent/%f %p"))).await.unwrap();
+    diverge(&cluster).await;
+    cluster.patch_config(&restore(&json!(null))).await.unwrap();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
 }
 
 /// P162 a daemon that was killed finds its Postgres running and goes on with it, on a leader and on a replica;

@@ -1,5 +1,6 @@
 //! Jobs that make, copy, repair or put away a data directory.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -176,6 +177,10 @@ pub async fn rewind(context: &Context, from: &NodeName) -> anyhow::Result<Gain> 
     let fork = fork(context, &host, port, control.timeline).await?.min(end);
     let start = rewind::checkpoint_before(&settings.paths, &control, fork).await?;
     let (stopped, capsule) = capsule(context, stopped, start).await?;
+    // pg_rewind asks the server's own configuration for restore_command: a primary's has none, and a
+    // try that was interrupted may have left the source's.
+    let (conf, _) = settings.standby_conf(None, &BTreeMap::new());
+    conf::put(&settings.paths, &conf).await?;
     let order = rewind::Order {
         source: settings.remote(&host, port),
         options: options(&settings.postgres.rewind),
@@ -186,6 +191,7 @@ pub async fn rewind(context: &Context, from: &NodeName) -> anyhow::Result<Gain> 
         floor: fork,
     };
     rewind::rewind(&settings.paths, &stopped, &capsule, &order).await?;
+    nudge(&order.source).await;
     // What ran last here was a primary; what comes now is a standby, whatever is started first.
     let paths = settings.paths.clone();
     off_loop(move || {
@@ -194,6 +200,16 @@ pub async fn rewind(context: &Context, from: &NodeName) -> anyhow::Result<Gain> 
     })
     .await?;
     Ok(Gain::OtherData)
+}
+
+/// Makes the leader write one record. Its position, which the rewound server must pass before it takes
+/// connections, may lie behind the header of a segment that is still empty: an idle leader would
+/// write nothing there for up to half a minute.
+async fn nudge(source: &Target) {
+    // If it cannot be asked, its next write does the same.
+    if let Ok(session) = Session::open(source, Terms::default()).await {
+        let _ = session.simple("SELECT txid_current()").await;
+    }
 }
 
 /// Where the leader's history left this timeline; the end of all, if it never did.
