@@ -36,43 +36,45 @@ async fn ids(cluster: &Cluster, table: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// Lets the leader have rows that nobody else has, die, and come back.
-async fn diverge(cluster: &Cluster) {
-    let (leader, replicas) = cluster.roles().await.unwrap();
-    leader.sql("create table diverged (id int); insert into diverged values (1); checkpoint").await.unwrap();
-    let lsn = leader.cell("select pg_current_wal_flush_lsn()").await.unwrap();
+async fn diverge(cluster: &Cluster) -> anyhow::Result<()> {
+    let (leader, replicas) = cluster.roles().await?;
+    leader.sql("create table diverged (id int); insert into diverged values (1); checkpoint").await?;
+    let lsn = leader.cell("select pg_current_wal_flush_lsn()").await?;
     for replica in &replicas {
         let has_all = until(PATIENCE, "the first row on the replica", async || {
             let sql = format!("select pg_last_wal_replay_lsn() >= '{lsn}'");
             Ok((replica.cell(&sql).await? == "t").then_some(()))
         });
-        has_all.await.unwrap();
+        has_all.await?;
     }
-    let frozen = freeze_streaming(&replicas).await.unwrap();
-    leader.sql("insert into diverged values (2), (3)").await.unwrap();
+    let frozen = freeze_streaming(&replicas).await?;
+    leader.sql("insert into diverged values (2), (3)").await?;
     leader.kill();
     // What still waits in a socket must not be read: each receiver ends as soon as it goes on.
     for pid in frozen {
         chaos::process::signal(pid, Signal::TERM);
         chaos::process::signal(pid, Signal::CONT);
     }
-    let next = cluster.wait_leader(&[&leader.name], PATIENCE).await.unwrap();
+    let next = cluster.wait_leader(&[&leader.name], PATIENCE).await?;
     let written = until(PATIENCE, "a write on the new leader", async || {
         next.sql("insert into diverged values (4)").await.map(|_| Some(()))
     });
-    cluster.explain(written.await).unwrap();
+    cluster.explain(written.await)?;
     // An idle leader whose last segment is empty: nothing but the rejoin makes it write.
-    next.sql("checkpoint").await.unwrap();
-    next.sql("select pg_switch_wal()").await.unwrap();
-    leader.start().unwrap();
-    cluster.wait_streaming(leader, next, IDLE).await.unwrap();
-    cluster.wait_healthy(PATIENCE).await.unwrap();
-    assert_eq!(ids(cluster, "diverged").await.unwrap(), ["1", "4"]);
+    next.sql("checkpoint").await?;
+    next.sql("select pg_switch_wal()").await?;
+    leader.start()?;
+    cluster.wait_streaming(leader, next, IDLE).await?;
+    cluster.wait_healthy(PATIENCE).await?;
+    let ids = ids(cluster, "diverged").await?;
+    anyhow::ensure!(ids == ["1", "4"], "the rows are {ids:?}");
     let there = until(PATIENCE, "the new row on the old primary", async || {
         let rows = leader.sql("select id from diverged order by id").await?;
         Ok((rows.concat() == ["1", "4"]).then_some(()))
     });
-    cluster.explain(there.await).unwrap();
-    next.sql("drop table diverged").await.unwrap();
+    cluster.explain(there.await)?;
+    next.sql("drop table diverged").await?;
+    Ok(())
 }
 
 /// P230 a crashed old primary recovers first, P232 then rewinds what the new primary does not have, P236 after the new
@@ -80,7 +82,7 @@ async fn diverge(cluster: &Cluster) {
 #[tokio::test]
 async fn an_old_primary_with_rows_nobody_else_has_is_rewound() {
     let cluster = CLUSTER.lend().await.unwrap();
-    diverge(&cluster).await;
+    diverge(&cluster).await.unwrap();
 }
 
 /// P233 where replicas restore WAL from an archive, pg_rewind is told how, by the old primary's own configuration.
@@ -90,7 +92,7 @@ async fn an_old_primary_is_rewound_where_there_is_an_archive() {
     let restore =
         |command: &serde_json::Value| json!({"postgresql": {"recovery_conf": {"restore_command": command}}});
     cluster.patch_config(&restore(&json!("cp /nonexistent/%f %p"))).await.unwrap();
-    diverge(&cluster).await;
+    diverge(&cluster).await.unwrap();
     cluster.patch_config(&restore(&json!(null))).await.unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
 }

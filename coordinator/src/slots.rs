@@ -1,7 +1,7 @@
 //! Physical slots for members: their names, and which to create, advance and
 //! drop (patroni-compat 5.12). A slot that never belonged to a member is never touched.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -57,24 +57,33 @@ pub fn slot_name(member: &str) -> String {
 #[must_use]
 pub fn changes(seen: &Observation, past: &Past) -> Vec<SlotChange> {
     let (Some(view), Some(running)) = (&seen.store.view, &seen.postgres.running) else { return Vec::new() };
-    if !seen.settings.use_slots || !seen.me.tags.may_lead() {
+    if !seen.settings.use_slots {
         return Vec::new();
     }
-    let mut wanted: BTreeSet<String> = view
-        .members
-        .iter()
-        .filter(|(name, member)| **name != seen.me.name && !is_true(member.tags.get("nostream")))
-        .map(|(name, _)| slot_name(name.as_str()))
-        .collect();
-    let mine = slot_name(seen.me.name.as_str());
-    wanted.remove(&mine);
-    let leading = running.standby.is_none();
+    let me = seen.me.name.as_str();
+    let mine = slot_name(me);
+    let mut wanted: BTreeMap<String, Option<Lsn>> = BTreeMap::new();
+    for (name, member) in view.members.iter().filter(|(name, _)| name.as_str() != me) {
+        let upstream = member.tags.get("replicatefrom").and_then(serde_json::Value::as_str);
+        // Whoever never leads is followed only by those that are told to.
+        let follows = seen.me.tags.may_lead() || upstream == Some(me);
+        let slot = slot_name(name.as_str());
+        if !follows || is_true(member.tags.get("nostream")) || slot == mine {
+            continue;
+        }
+        // The leader's slot of a member that follows another one does not move: what that member tells does.
+        let told = upstream.and(member.xlog_location);
+        let to = view.status.slots.get(&slot).copied().max(told);
+        wanted.insert(
+            slot,
+            to.filter(|_| running.standby.is_some() || upstream.is_some_and(|from| from != me)),
+        );
+    }
     let mut changes = Vec::new();
-    for name in &wanted {
+    for (name, to) in &wanted {
         match running.slots.iter().find(|slot| slot.name == *name) {
             None => changes.push(SlotChange::Create(name.clone())),
-            Some(slot) if !leading => changes.extend(advance(slot, view.status.slots.get(name), running)),
-            Some(_) => {}
+            Some(slot) => changes.extend(advance(slot, *to, running)),
         }
     }
     if seen.settings.pause {
@@ -83,7 +92,7 @@ pub fn changes(seen: &Observation, past: &Past) -> Vec<SlotChange> {
     }
     let keep = seen.settings.member_slots_ttl;
     for slot in
-        running.slots.iter().filter(|slot| slot.physical && !slot.active && !wanted.contains(&slot.name))
+        running.slots.iter().filter(|slot| slot.physical && !slot.active && !wanted.contains_key(&slot.name))
     {
         let expired = past.members_seen.get(&slot.name).is_some_and(|at| seen.now.since(*at) > keep);
         if expired || slot.name == mine {
@@ -93,10 +102,10 @@ pub fn changes(seen: &Observation, past: &Past) -> Vec<SlotChange> {
     changes
 }
 
-/// A standby's unused slot follows the leader's, never past what is replayed here.
-fn advance(slot: &Slot, leader: Option<&Lsn>, running: &crate::Running) -> Option<SlotChange> {
-    let replayed = running.standby.as_ref()?.replayed;
-    let to = (*leader?).min(replayed);
+/// An unused slot follows its member, never past what is replayed or written here.
+fn advance(slot: &Slot, to: Option<Lsn>, running: &crate::Running) -> Option<SlotChange> {
+    let here = running.standby.as_ref().map_or(running.position, |standby| standby.replayed);
+    let to = to?.min(here);
     (!slot.active && slot.restart.is_some_and(|at| at < to))
         .then(|| SlotChange::Advance(slot.name.clone(), to))
 }

@@ -232,6 +232,9 @@ impl Node {
         if self.tags.clonefrom {
             tags.insert("clonefrom".to_owned(), true.into());
         }
+        if let Some(from) = &self.tags.replicatefrom {
+            tags.insert("replicatefrom".to_owned(), from.as_str().into());
+        }
         tags
     }
 
