@@ -37,6 +37,19 @@ async fn one_node_initialises_and_the_others_clone_it() {
     assert_eq!(key.lease, 0);
 }
 
+/// A start on which all is well says nothing of a store that was never read, and says only once what it has to say about
+/// the store's version, on however many connections.
+#[tokio::test]
+async fn a_start_says_nothing_twice() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    for node in &cluster.nodes {
+        let log = node.log();
+        assert!(log.contains("no action. I am"), "{log}");
+        assert!(!log.contains("nothing was ever read from it"), "{log}");
+        assert!(log.matches("can end leases too early").count() <= 1, "{log}");
+    }
+}
+
 /// P188 initdb's options are effective: checksums, encoding, locale.
 #[tokio::test]
 async fn the_options_of_initdb_are_effective() {

@@ -19,6 +19,9 @@ use crate::store::{Patience, StoreError};
 /// How long the member list may take.
 const LEARN: Duration = Duration::from_millis(100);
 
+/// Whether the version of etcd was complained about: once for all connections of this process.
+static WARNED: AtomicBool = AtomicBool::new(false);
+
 /// The servers, and what is known of their cluster.
 pub(super) struct Pool {
     access: Access,
@@ -27,8 +30,6 @@ pub(super) struct Pool {
     /// Counts the times that we left a server or doubted it.
     doubts: watch::Sender<u64>,
     known: Known,
-    /// Whether the version of etcd was complained about.
-    warned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -127,7 +128,6 @@ impl Pool {
             ring: Mutex::new(Ring { endpoints, current: 0 }),
             doubts: watch::Sender::new(0),
             known: Known::default(),
-            warned: AtomicBool::new(false),
         })
     }
 
@@ -220,7 +220,7 @@ impl Pool {
                 .check(status.header().into(), None)
                 .map_err(|error| Outcome::NotSent(error.to_string()))?;
             tracing::debug!("connected to etcd {} at {}", status.version(), endpoint.url);
-            if !keeps_leases(status.version()) && !self.warned.swap(true, Ordering::Relaxed) {
+            if !keeps_leases(status.version()) && !WARNED.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     "etcd {} can end leases too early when its leader stalls, which makes a healthy primary step \
                      down: upgrade it to 3.5.23, 3.6.5 or later",
