@@ -41,6 +41,8 @@ pub struct Instance {
     process: Option<Process>,
     silent_since: Option<Moment>,
     crashed: Option<Moment>,
+    /// When the last postmaster ended, until one answers again.
+    down: Option<Moment>,
     try_again: Moment,
     last_flush: Lsn,
     /// The highest timeline that this server was seen on.
@@ -120,6 +122,7 @@ impl Instance {
                 self.look = Some((at, look));
                 self.silent_since = None;
                 self.crashed = None;
+                self.down = None;
             }
             Err(_) => self.silent(now),
         }
@@ -198,17 +201,19 @@ impl Instance {
     /// The postmaster ended; what else runs is found by the next look.
     pub fn ended(&mut self, expected: bool) {
         self.forget();
+        let now = Moment::now();
+        self.down.get_or_insert(now);
         if !expected {
-            self.crashed = Some(Moment::now());
+            self.crashed = Some(now);
         }
     }
 
     /// The data directory was moved, filled or rewound: nothing read before holds.
     pub fn forget(&mut self) {
-        let (crashed, last_flush) = (self.crashed, self.last_flush);
+        let (crashed, down, last_flush) = (self.crashed, self.down, self.last_flush);
         let (mut disk, said) = (std::mem::take(&mut self.disk), std::mem::take(&mut self.said));
         disk.forget();
-        *self = Self { crashed, last_flush, disk, said, ..Self::default() };
+        *self = Self { crashed, down, last_flush, disk, said, ..Self::default() };
     }
 
     /// What lies on the disk has changed.
@@ -257,6 +262,11 @@ impl Instance {
     /// When the postmaster ended on its own.
     pub fn crashed(&self) -> Option<Moment> {
         self.crashed
+    }
+
+    /// When the last postmaster ended, until one answers again.
+    pub fn down(&self) -> Option<Moment> {
+        self.down
     }
 
     /// Whom the server follows; read from its files if it was found running.

@@ -46,7 +46,7 @@ pub struct Node {
     pub(crate) past: Past,
     pub(crate) ended: Option<Outcome>,
     pub(crate) ending: Option<Wish>,
-    pub(crate) requests: BTreeMap<u64, (Wish, oneshot::Sender<Reply>)>,
+    pub(crate) requests: BTreeMap<u64, (Request, oneshot::Sender<Reply>)>,
     pub(crate) next_request: u64,
     pub(crate) leader_history: Option<LeaderHistory>,
     pub(crate) reading: lineage::Reading,
@@ -315,7 +315,7 @@ impl Node {
 
     /// The open requests, oldest first, for the decisions.
     pub(crate) fn open_requests(&self) -> Vec<Request> {
-        self.requests.iter().map(|(id, (wish, _))| Request { id: *id, wish: wish.clone() }).collect()
+        self.requests.values().map(|(request, _)| request.clone()).collect()
     }
 
     /// The session of the lease thread.

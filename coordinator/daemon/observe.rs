@@ -80,6 +80,7 @@ impl Node {
             running,
             silent_since: self.instance.silent_since(),
             crashed: self.instance.crashed(),
+            down: self.instance.down(),
         }
     }
 

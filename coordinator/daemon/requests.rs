@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::command::{Asked, Command, Reply, RestartRequest};
 use api::wall;
-use coordinator::{Task, Wish};
+use coordinator::{Request, Task, Wish};
 use dcs::Moment;
 
 use crate::node::Node;
@@ -54,7 +54,8 @@ impl Node {
     }
 
     fn keep(&mut self, wish: Wish, answer: tokio::sync::oneshot::Sender<Reply>) {
-        self.requests.insert(self.next_request, (wish, answer));
+        let request = Request { id: self.next_request, asked: Moment::now(), wish };
+        self.requests.insert(request.id, (request, answer));
         self.next_request += 1;
     }
 

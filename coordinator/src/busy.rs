@@ -4,6 +4,8 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use dcs::Moment;
+
 use crate::decision::{Decision, Reply, Step, StopMode, Task};
 use crate::observation::{Job, Observation, Wish};
 use crate::past::{Intent, Past};
@@ -22,7 +24,8 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
     if let Some(because) = start_given_up(seen, job) {
         // What was started may go on without the job: it is stopped before the lease goes.
         let past = Past { intent: Some(Intent::GiveUp(because.clone())), ..past.clone() };
-        return Some(Decision::act(seen, past, because, [Step::Cancel]));
+        let told = requester(&job.task).map(|id| Step::Answer(id, Reply::RestartFailed));
+        return Some(Decision::act(seen, past, because, [Step::Cancel].into_iter().chain(told)));
     }
     let mut steps = Vec::new();
     for request in seen.requests.iter().filter(|request| !performs(&job.task, past, request.id)) {
@@ -41,19 +44,26 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
         Task::Promote { .. } => Reason::Promoting,
         _ => Reason::Busy(job.task.to_string()),
     };
-    if !starts_leader(seen, &job.task) {
+    let Some(since) = leader_starts(seen, job) else {
         return Some(Decision::act(seen, past.clone(), because, steps));
-    }
+    };
     steps.extend(crate::handover::ask_everybody(seen));
-    let budget = job.since + start_budget(seen);
+    let budget = since + start_budget(seen);
     let again = if seen.now < budget { budget } else { seen.now + core::time::Duration::from_secs(1) };
     Some(Decision::act(seen, past.clone(), because, steps).wake_by(again))
 }
 
 /// Whether the task is done for this request, which what comes of it answers.
 fn performs(task: &Task, past: &Past, id: u64) -> bool {
-    matches!(task, Task::Restart { request: Some(asked), .. } if *asked == id)
+    requester(task) == Some(id)
         || matches!(past.intent, Some(Intent::Revive { request, .. }) if request == id)
+}
+
+fn requester(task: &Task) -> Option<u64> {
+    match task {
+        Task::Restart { request, .. } => *request,
+        _ => None,
+    }
 }
 
 /// Whether the task makes or keeps a writable server: without the lease it must end,
@@ -78,9 +88,17 @@ fn interrupted_by_ending(seen: &Observation, task: &Task) -> bool {
         )
 }
 
-/// Whether the leader's server is being started.
-fn starts_leader(seen: &Observation, task: &Task) -> bool {
-    matches!(task, Task::RestartInPlace { .. } | Task::StartStandby { .. }) && seen.holds_lease()
+/// Since when the leader's server is being started; nothing if it is not. A restart stops it first,
+/// and that takes the time that its checkpoint takes.
+fn leader_starts(seen: &Observation, job: &Job) -> Option<Moment> {
+    if !seen.holds_lease() || seen.settings.pause {
+        return None;
+    }
+    match job.task {
+        Task::RestartInPlace { .. } | Task::StartStandby { .. } => Some(job.since),
+        Task::Restart { standby: None, .. } => seen.postgres.down.filter(|down| *down >= job.since),
+        _ => None,
+    }
 }
 
 fn start_budget(seen: &Observation) -> core::time::Duration {
@@ -89,17 +107,17 @@ fn start_budget(seen: &Observation) -> core::time::Duration {
 
 /// A leader that starts for too long, or whose WAL somebody else holds whole, gives the lease up.
 fn start_given_up(seen: &Observation, job: &Job) -> Option<Reason> {
-    if !starts_leader(seen, &job.task) {
-        return None;
-    }
-    if let crate::Data::Present(control) = &seen.data
+    let since = leader_starts(seen, job)?;
+    let asked_for = matches!(job.task, Task::Restart { .. });
+    if !asked_for
+        && let crate::Data::Present(control) = &seen.data
         && let Some(end) = control.end
         && let Some(name) = crate::handover::holder_of(seen, control.timeline, end)
         && seen.now.since(job.since) > core::time::Duration::from_secs(1)
     {
         return Some(Reason::CandidateReady(name));
     }
-    let overdue = seen.now.since(job.since) >= start_budget(seen);
+    let overdue = seen.now.since(since) >= start_budget(seen);
     (overdue && crate::handover::somebody_could_lead(seen))
         .then(|| Reason::CannotStart(String::from("it did not start within primary_start_timeout")))
 }

@@ -11,6 +11,10 @@ use crate::{busy, election, leader, offline, paused, replica, request};
 #[must_use]
 pub fn decide(seen: &Observation, past: &Past) -> Decision {
     let decision = judge(seen, past.remember(seen));
+    let decision = match request::due(seen) {
+        Some(due) => decision.wake_by(due),
+        None => decision,
+    };
     // Whatever is waited for, stepping down in time comes first.
     match seen.lease {
         Some(held) if seen.now < held.soft => decision.wake_by(held.soft),

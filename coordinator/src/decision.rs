@@ -96,7 +96,7 @@ pub enum Reply {
     Started,
     /// The stopped server runs again.
     Restarted,
-    /// The stopped server did not start.
+    /// The server did not start, or its start was given up.
     RestartFailed,
     /// The stopped server has not answered for as long as whoever asked would wait.
     StillStarting,

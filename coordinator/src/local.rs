@@ -18,6 +18,8 @@ pub struct Postgres {
     pub silent_since: Option<Moment>,
     /// When the postmaster was last seen to end on its own.
     pub crashed: Option<Moment>,
+    /// When the last postmaster ended, in whatever way, until one answers again.
+    pub down: Option<Moment>,
 }
 
 /// The processes of the instance.

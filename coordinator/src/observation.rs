@@ -181,6 +181,8 @@ pub enum Asked {
 pub struct Request {
     /// Its number, to answer by.
     pub id: u64,
+    /// When.
+    pub asked: Moment,
     /// What.
     pub wish: Wish,
 }

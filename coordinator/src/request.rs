@@ -2,14 +2,16 @@
 
 use core::time::Duration;
 
+use dcs::Moment;
+
 use crate::decision::{Decision, Reply, Step, StopMode, Task};
 use crate::local::{Data, Process};
-use crate::observation::{Observation, Standing, Wish};
+use crate::observation::{Observation, Request, Standing, Wish};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::replica;
 
-/// Decides on the oldest request; nothing if there is none that matters now.
+/// Decides on the oldest request that can be decided; nothing if there is none that matters now.
 pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
     match seen.ending {
         Some(Wish::LeaveRunning) => {
@@ -19,20 +21,22 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
         Some(_) => return Some(stop(seen, past.clone())),
         None => {}
     }
-    let request = seen.requests.first()?;
+    seen.requests.iter().find_map(|request| perform(seen, past, request))
+}
+
+/// Decides on one request; nothing if it has to wait for something to be known.
+fn perform(seen: &Observation, past: &Past, request: &Request) -> Option<Decision> {
     match &request.wish {
-        Wish::Restart { role, below_version, if_pending, pending, timeout } => {
-            let running = seen.postgres.running.as_ref();
-            let version = running.map_or(0, |running| running.version);
-            let met = role.as_deref().is_none_or(|role| has_role(seen, role))
-                && below_version.is_none_or(|limit| version < limit)
-                && (!if_pending || *pending);
-            if met && let Some(decision) = revive(seen, past, request.id, *timeout) {
+        Wish::Restart { timeout, .. } => {
+            if filters_fit(seen, &request.wish)
+                && let Some(decision) = revive(seen, past, request.id, *timeout)
+            {
                 return Some(decision);
             }
-            // A stopped server is started as its place in the cluster demands, not as somebody wishes.
-            let met = met && running.is_some() && matches!(seen.data, Data::Present(_));
-            Some(if met {
+            if seen.now < unknown_until(seen, request) {
+                return None;
+            }
+            Some(if restart_fits(seen, &request.wish) {
                 restart(seen, past.clone(), request.id, *timeout)
             } else {
                 refuse(seen, past, request.id)
@@ -43,6 +47,40 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
         }
         Wish::Stop | Wish::LeaveRunning => None,
     }
+}
+
+/// How long a restart waits for a server that runs and does not answer: right after a start, or for
+/// a moment under load, nothing is known of it, and unknown is not refused.
+const UNKNOWN: Duration = Duration::from_secs(5);
+
+fn unknown_until(seen: &Observation, request: &Request) -> Moment {
+    let silent = seen.postgres.process == Process::Postmaster && seen.postgres.running.is_none();
+    if silent { request.asked + UNKNOWN } else { seen.now }
+}
+
+/// When a request that waits has to be decided at the latest.
+pub fn due(seen: &Observation) -> Option<Moment> {
+    let restarts = seen.requests.iter().filter(|request| matches!(request.wish, Wish::Restart { .. }));
+    restarts.map(|request| unknown_until(seen, request)).filter(|until| *until > seen.now).min()
+}
+
+/// Whether the filters of a restart match, as far as can be told.
+fn filters_fit(seen: &Observation, wish: &Wish) -> bool {
+    let Wish::Restart { role, below_version, if_pending, pending, .. } = wish else { return false };
+    let version = seen.postgres.running.as_ref().map_or(0, |running| running.version);
+    role.as_deref().is_none_or(|role| has_role(seen, role))
+        && below_version.is_none_or(|limit| version < limit)
+        && (!if_pending || *pending)
+}
+
+/// Whether the server here is to be restarted. A stopped one is started as its place in the cluster
+/// demands, not as somebody wishes; of one that stays silent no filter can be judged.
+fn restart_fits(seen: &Observation, wish: &Wish) -> bool {
+    let Wish::Restart { role, below_version, .. } = wish else { return false };
+    let silent = seen.postgres.process == Process::Postmaster && role.is_none() && below_version.is_none();
+    filters_fit(seen, wish)
+        && (seen.postgres.running.is_some() || silent)
+        && matches!(seen.data, Data::Present(_))
 }
 
 fn has_role(seen: &Observation, role: &str) -> bool {

@@ -71,6 +71,11 @@ impl World {
                 let marked = Dir { marker: Some(Unfinished::Bootstrap), ..empty(SystemId(0)) };
                 node.server.dir = Some(marked);
             }
+            // The stop comes first, and is not what takes long.
+            Task::Restart { .. } => {
+                self.stop_cleanly(name);
+                self.node(name).server.down = Some(self.now);
+            }
             _ => {}
         }
     }
@@ -122,20 +127,17 @@ impl World {
             }
             Task::Rewind { from } => return self.rewind_from(name, from),
             Task::Retire { grounds, leader } => return self.retire(name, *grounds, leader.as_ref()),
-            Task::Restart { standby, .. } => {
-                self.stop_cleanly(name);
-                match standby {
-                    Some(upstream) => self.start_standby(name, upstream.clone())?,
-                    None => {
-                        if let Some(held) = self.daemon(name).held
-                            && !self.daemon(name).settings.pause
-                        {
-                            self.proof(name, held.epoch)?;
-                        }
-                        self.node(name).server.start(true, None);
+            Task::Restart { standby, .. } => match standby {
+                Some(upstream) => self.start_standby(name, upstream.clone())?,
+                None => {
+                    if let Some(held) = self.daemon(name).held
+                        && !self.daemon(name).settings.pause
+                    {
+                        self.proof(name, held.epoch)?;
                     }
+                    self.node(name).server.start(true, None);
                 }
-            }
+            },
         }
         Ok(())
     }

@@ -192,6 +192,7 @@ impl Node {
                 running: self.running(now),
                 silent_since: self.server.hung,
                 crashed: self.server.crashed,
+                down: self.server.down,
             },
             data: self.server.data(daemon.past.bootstrapping),
             job: daemon.job.as_ref().map(|(job, _)| job.clone()),

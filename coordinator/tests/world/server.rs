@@ -124,6 +124,7 @@ pub struct Server {
     /// SQL does not answer although the postmaster runs, since then.
     pub hung: Option<Moment>,
     pub crashed: Option<Moment>,
+    pub down: Option<Moment>,
     pub upstream: Option<Upstream>,
     pub streaming: bool,
     /// Replication does not move, for whatever reason.
@@ -140,6 +141,7 @@ impl Default for Server {
             primary: false,
             hung: None,
             crashed: None,
+            down: None,
             upstream: None,
             streaming: false,
             frozen: false,
@@ -210,6 +212,7 @@ impl Server {
         self.process = Process::Postmaster;
         self.primary = primary;
         self.crashed = None;
+        self.down = None;
         self.hung = None;
         self.streaming = false;
         self.upstream = upstream;

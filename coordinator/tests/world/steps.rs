@@ -275,7 +275,7 @@ impl World {
         let id = self.requests;
         let now = self.now;
         if let Some(daemon) = &mut self.node(name).daemon {
-            daemon.requests.push(coordinator::Request { id, wish });
+            daemon.requests.push(coordinator::Request { id, asked: now, wish });
             daemon.wake = now;
         }
     }

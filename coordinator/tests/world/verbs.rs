@@ -117,6 +117,10 @@ impl World {
             ("freeze", []) => self.node(name).server.frozen = true,
             ("thaw", []) => self.node(name).server.frozen = false,
             ("hang", []) => self.node(name).server.hung = Some(now),
+            ("respond", []) => {
+                self.node(name).server.hung = None;
+                self.wake(name);
+            }
             ("wipe", []) => {
                 self.node(name).server.dir = None;
                 self.wake(name);
