@@ -87,6 +87,44 @@ async fn a_killed_postmaster_comes_back_in_place() {
     nothing_is_lost(&cluster, workload).await.unwrap();
 }
 
+/// P229 a crashed leader whose recovery would take long does not keep the lease while a replica has all of its WAL:
+/// that one leads, and nothing is lost.
+#[tokio::test]
+async fn a_complete_replica_does_not_wait_for_a_slow_recovery() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let parameters = json!({"max_wal_size": "2GB", "checkpoint_timeout": "1h"});
+    cluster.patch_config(&json!({"postgresql": {"parameters": parameters}})).await.unwrap();
+    let workload = under_writes(&cluster).await.unwrap();
+    let (leader, _) = cluster.roles().await.unwrap();
+    leader.sql("create table if not exists ballast (t text)").await.unwrap();
+    leader.sql("alter table ballast alter t set storage plain").await.unwrap();
+    // More than the assumed rate of recovery does in two seconds.
+    let behind =
+        "select pg_current_wal_lsn() - redo_lsn > 200::bigint * 1024 * 1024 from pg_control_checkpoint()";
+    while leader.cell(behind).await.unwrap() != "t" {
+        leader
+            .sql("insert into ballast select repeat('x', 6000) from generate_series(1, 3000)")
+            .await
+            .unwrap();
+    }
+    workload.wait_ack_after(Moment::now(), PATIENCE).await.unwrap();
+    let before = leader.log().len();
+    leader.kill_postmaster();
+    let next = cluster.wait_leader(&[&leader.name], PATIENCE).await.unwrap();
+    cluster.explain(workload.wait_ack_after(Moment::now(), PATIENCE).await).unwrap();
+    let log = leader.log();
+    let since = log.get(before..).unwrap_or_default();
+    assert!(
+        since.contains(&format!("Postgres crashed here and {} has all of its WAL", next.name)),
+        "{since}"
+    );
+    nothing_is_lost(&cluster, workload).await.unwrap();
+    let (leader, _) = cluster.roles().await.unwrap();
+    leader.sql("drop table ballast").await.unwrap();
+    let parameters = json!({"max_wal_size": null, "checkpoint_timeout": null});
+    cluster.patch_config(&json!({"postgresql": {"parameters": parameters}})).await.unwrap();
+}
+
 /// P158 SIGTERM stops Postgres cleanly and releases the lock, P244 as soon as a replica has everything: the failover does
 /// not wait for the lease. The old leader follows without a rewind (P217's handover by shutdown).
 #[tokio::test]

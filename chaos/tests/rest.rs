@@ -1,6 +1,11 @@
 //! What HAProxy, probes, dashboards and scripts read from a running cluster, over real connections.
 //!
 //! The tests only look, or switch over; one cluster with HAProxy in front serves them all.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a panic is a failed test, in its helpers too"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -172,7 +172,7 @@ impl Instance {
         }
         let end = match control.state {
             State::ShutDown => rewind::end_of_checkpoint(&settings.paths, control).await.map(Some),
-            State::InProduction => rewind::end_of_wal(&settings.paths, control).await,
+            State::InProduction => rewind::end_of_wal(&settings.paths, control, control.redo).await,
             _ => return,
         };
         match end {
@@ -262,6 +262,11 @@ impl Instance {
     /// When the postmaster ended on its own.
     pub fn crashed(&self) -> Option<Moment> {
         self.crashed
+    }
+
+    /// How far the server is known to have written, or received, before it ended.
+    pub fn written(&self) -> Lsn {
+        self.last_flush
     }
 
     /// When the last postmaster ended, until one answers again.

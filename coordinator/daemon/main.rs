@@ -5,6 +5,7 @@ mod act;
 mod alone;
 mod command;
 mod complaints;
+mod crash;
 mod custody;
 mod disk;
 mod instance;
@@ -26,7 +27,7 @@ mod start;
 mod task;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
         None if cli.validate_config => return exit(start::check(cli.configfile.as_deref())),
         None => cli.configfile,
     };
-    match run(path) {
+    match run(path.as_deref()) {
         Ok(code) => exit(code),
         Err(error) => {
             eprintln!("matriarch: {error:#}");
@@ -82,11 +83,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(path: Option<PathBuf>) -> anyhow::Result<i32> {
+fn run(path: Option<&Path>) -> anyhow::Result<i32> {
     start::crypto()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
-    let code = runtime.block_on(start::run(path.as_deref()));
+    let code = runtime.block_on(start::run(path));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
 }

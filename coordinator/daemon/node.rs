@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::complaints::Complaints;
+use crate::crash::Crash;
 use crate::instance::Instance;
 use crate::job::Jobs;
 use crate::lease::{Flags, Keeper};
@@ -39,6 +40,7 @@ pub struct Node {
     pub(crate) dcs: Dcs,
     pub(crate) keeper: Keeper,
     pub(crate) instance: Instance,
+    pub(crate) crash: Crash,
     pub(crate) jobs: Jobs,
     pub(crate) peers: Peers,
     pub(crate) seen: watch::Receiver<Seen>,
@@ -127,6 +129,7 @@ impl Node {
             dcs: parts.dcs,
             keeper: parts.keeper,
             instance: Instance::default(),
+            crash: Crash::default(),
             jobs: Jobs::default(),
             peers: Peers::new(parts.client),
             seen: parts.seen,
@@ -232,6 +235,7 @@ impl Node {
                 }
                 self.instance.ended(expected);
             }
+            () = self.crash.read() => {}
             done = self.jobs.next() => self.finish(done),
             () = self.peers.next() => {}
             read = self.reading.next() => self.leader_history = read.or(self.leader_history.take()),

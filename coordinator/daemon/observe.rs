@@ -21,7 +21,13 @@ impl Node {
             self.instance.read_end(&self.settings).await;
         }
         let unfinished = self.unfinished();
-        let data = self.instance.data(&self.settings, unfinished);
+        let mut data = self.instance.data(&self.settings, unfinished);
+        if let (coordinator::Data::Present(control), Some(down)) = (&mut data, self.instance.down())
+            && tenure.leading().is_some()
+        {
+            let written = self.instance.written();
+            control.end = control.end.or(self.crash.end(down, &self.settings.paths, written));
+        }
         let postgres = self.postgres();
         let timeline = match (&postgres.running, &data) {
             (Some(running), _) => running.timeline,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use dcs::Moment;
 
 use crate::decision::{Decision, Reply, Step, StopMode, Task};
+use crate::leader;
 use crate::observation::{Job, Observation, Wish};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
@@ -108,16 +109,16 @@ fn start_budget(seen: &Observation) -> core::time::Duration {
 /// A leader that starts for too long, or whose WAL somebody else holds whole, gives the lease up.
 fn start_given_up(seen: &Observation, job: &Job) -> Option<Reason> {
     let since = leader_starts(seen, job)?;
+    let spent = seen.now.since(since);
     let asked_for = matches!(job.task, Task::Restart { .. });
     if !asked_for
         && let crate::Data::Present(control) = &seen.data
-        && let Some(end) = control.end
-        && let Some(name) = crate::handover::holder_of(seen, control.timeline, end)
-        && seen.now.since(job.since) > core::time::Duration::from_secs(1)
+        && spent.max(leader::recovery(control)) > leader::TAKEOVER
+        && let Some(name) = crate::handover::complete_candidate(seen)
     {
         return Some(Reason::CandidateReady(name));
     }
-    let overdue = seen.now.since(since) >= start_budget(seen);
+    let overdue = spent >= start_budget(seen);
     (overdue && crate::handover::somebody_could_lead(seen))
         .then(|| Reason::CannotStart(String::from("it did not start within primary_start_timeout")))
 }

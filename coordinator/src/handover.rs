@@ -247,34 +247,41 @@ fn holders(seen: &Observation, timeline: Timeline, end: Lsn) -> Vec<NodeName> {
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-/// An eligible member that has everything up to `end` of this timeline.
-pub fn holder_of(seen: &Observation, timeline: Timeline, end: Lsn) -> Option<NodeName> {
-    holders(seen, timeline, end).into_iter().next()
+/// When this server ended, if it did: what it had sent by then may have arrived since.
+fn ended(seen: &Observation) -> Moment {
+    seen.postgres.crashed.max(seen.postgres.down).unwrap_or_default()
+}
+
+fn lately(seen: &Observation, name: &NodeName) -> bool {
+    match seen.peers.get(name).map(|peer| &peer.answer) {
+        Some(Asked::Answered(at, _)) => *at >= (seen.now - STALE * 2).max(ended(seen)),
+        _ => false,
+    }
+}
+
+/// An eligible member that answered lately and has flushed all that this server had when it ended.
+pub fn complete_candidate(seen: &Observation) -> Option<NodeName> {
+    let Data::Present(control) = &seen.data else { return None };
+    holders(seen, control.timeline, control.end?).into_iter().find(|name| lately(seen, name))
 }
 
 /// Whether some other member answered lately and nothing keeps it from leading.
 pub fn somebody_could_lead(seen: &Observation) -> bool {
     let view = seen.view();
-    let crashed = seen.postgres.crashed.unwrap_or_default();
-    let lately = |name: &NodeName| match seen.peers.get(name).map(|peer| &peer.answer) {
-        Some(Asked::Answered(at, _)) => *at >= (seen.now - STALE * 2).max(crashed),
-        _ => false,
-    };
     view.members
         .keys()
-        .filter(|name| **name != seen.me.name && lately(name))
+        .filter(|name| **name != seen.me.name && lately(seen, name))
         .any(|name| obstacle_of_peer(seen, &view, name, false).is_none())
 }
 
-/// A question to everybody whose last answer is old, or older than the crash of this server:
-/// what it had sent by then may have arrived since.
+/// A question to everybody whose last answer is old, or older than the end of this server.
 pub fn ask_everybody(seen: &Observation) -> Option<Step> {
-    ask(seen, unanswered(seen, &seen.view(), seen.postgres.crashed.unwrap_or_default()))
+    ask(seen, unanswered(seen, &seen.view(), ended(seen)))
 }
 
 /// Whether some member has not been asked lately, or has not answered yet.
 pub fn anybody_unasked(seen: &Observation) -> bool {
-    !unanswered(seen, &seen.view(), seen.postgres.crashed.unwrap_or_default()).is_empty()
+    !unanswered(seen, &seen.view(), ended(seen)).is_empty()
 }
 
 fn nobody_to_ask(seen: &Observation) -> bool {

@@ -123,6 +123,9 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         matches!(task, Task::RestartInPlace { .. } | Task::StartStandby { .. } | Task::FirstStart { .. })
     });
     if let Some(setback) = failed {
+        if let Some(name) = handover::complete_candidate(seen) {
+            return give_up(seen, past, Reason::CandidateReady(name));
+        }
         let because = Reason::CannotStart(setback.what.clone());
         if handover::somebody_could_lead(seen) || setback.times >= 2 {
             return give_up(seen, past, because);
@@ -142,6 +145,9 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     }
     let asked = handover::ask_everybody(seen);
     if too_slow(seen, control) {
+        if let Some(name) = handover::complete_candidate(seen) {
+            return give_up(seen, past, Reason::CandidateReady(name));
+        }
         let because =
             Reason::CannotStart(String::from("recovery would take longer than primary_start_timeout"));
         if handover::somebody_could_lead(seen) {
@@ -168,11 +174,19 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     Decision::act(seen, past, because, steps)
 }
 
+/// How long a start where it was may take, by estimate or in fact, while somebody else has all of the
+/// crashed server's WAL: longer than this a takeover is sooner done, and loses nothing either.
+pub const TAKEOVER: Duration = Duration::from_secs(2);
+
+/// How long recovery takes, by estimate: WAL since the last redo point over the replay rate.
+pub fn recovery(control: &Control) -> Duration {
+    Duration::from_secs(control.to_recover / control.recovery_rate.max(1))
+}
+
 /// Estimated recovery against max(1 s, `primary_start_timeout`).
 fn too_slow(seen: &Observation, control: &Control) -> bool {
     let budget = seen.settings.primary_start_timeout.max(Duration::from_secs(1));
-    let seconds = control.to_recover / control.recovery_rate.max(1);
-    seen.settings.primary_start_timeout.is_zero() || Duration::from_secs(seconds) > budget
+    seen.settings.primary_start_timeout.is_zero() || recovery(control) > budget
 }
 
 /// A postmaster runs and SQL does not answer.

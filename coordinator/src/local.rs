@@ -128,7 +128,8 @@ pub struct Control {
     /// Position of the latest checkpoint record.
     pub checkpoint: Lsn,
     /// Where a stopped primary's log ends, if it was read: the end of its shutdown
-    /// checkpoint's record, or of all valid records after a crash.
+    /// checkpoint's record, or of all valid records after a crash. While a crashed leader is
+    /// started again, where it ended when it crashed.
     pub end: Option<Lsn>,
     /// A standby must replay at least to here.
     pub minimum_recovery: Lsn,

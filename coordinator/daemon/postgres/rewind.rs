@@ -107,21 +107,30 @@ pub async fn end_of_checkpoint(paths: &Paths, control: &ControlFile) -> Result<L
 
 /// Where the valid WAL of a crashed primary ends: all that it ever flushed lies before. `None` if that
 /// cannot be told: it had just changed its timeline, or the log ends in some other way than unwritten.
-pub async fn end_of_wal(paths: &Paths, control: &ControlFile) -> Result<Option<Lsn>, RewindError> {
+/// `written` is a position that is known to be written: what lies well before it is not read again.
+pub async fn end_of_wal(
+    paths: &Paths,
+    control: &ControlFile,
+    written: Lsn,
+) -> Result<Option<Lsn>, RewindError> {
     if newer_history(&paths.data_dir.join("pg_wal"), control.timeline) {
         return Ok(None);
     }
     // Told no end, pg_waldump waits 5 s for a segment after the last one.
     let Some(last) = end_of_segments(paths, control) else { return Ok(None) };
+    // From the beginning of a segment pg_waldump finds the first record by itself; in the last one
+    // there may be none yet.
+    let size = control.wal_segment_size.max(1);
+    let from = control.redo.max(Lsn((written.0 / size).saturating_sub(1) * size));
     let output = waldump(paths, control.timeline)
-        .args(["--quiet".to_owned(), format!("--start={}", control.redo), format!("--end={last}")])
+        .args(["--quiet".to_owned(), format!("--start={from}"), format!("--end={last}")])
         .run(GLANCE)
         .await?;
     if output.code == Some(0) {
         // Valid up to the end of the last segment: that is where it ends, or a little before.
         return Ok(Some(last));
     }
-    Ok(read_unwritten(&output.errors()))
+    Ok(read_unwritten(&output.errors()).filter(|end| *end >= written))
 }
 
 /// Where the last segment ends that follows the redo point without a gap.

@@ -225,12 +225,23 @@ fn the_end_of_a_crashed_log_is_found() {
     real(async |bench: &Bench| {
         let (node, postmaster, session) = bench.primary("n1").await;
         session.simple("CREATE TABLE public.t (i int)").await.unwrap();
+        for _ in 0..3 {
+            session.simple("SELECT pg_switch_wal()").await.unwrap();
+            session.simple("INSERT INTO public.t SELECT generate_series(1, 1000)").await.unwrap();
+        }
         let flushed = session.look().await.unwrap().flush;
         postmaster.signal(Signal::KILL).unwrap();
         process::kill_all(&node.paths, LONG).await.unwrap();
         let control = controldata::read(&node.paths).await.unwrap();
-        let end = rewind::end_of_wal(&node.paths, &control).await.unwrap().unwrap();
+        let end = rewind::end_of_wal(&node.paths, &control, control.redo).await.unwrap().unwrap();
         assert!(end >= flushed && end.ahead_of(flushed) < 1 << 20, "{end} is not just after {flushed}");
+        assert_eq!(rewind::end_of_wal(&node.paths, &control, flushed).await.unwrap(), Some(end));
+        let beyond = Lsn(end.0 + 1);
+        assert_eq!(
+            rewind::end_of_wal(&node.paths, &control, beyond).await.unwrap(),
+            None,
+            "written, and not there"
+        );
         let copy = bench.node("n2");
         let (third, _postmaster, session) = bench.primary("n3").await;
         let source = third.target();
@@ -246,7 +257,7 @@ fn the_end_of_a_crashed_log_is_found() {
         custody::install(&copy.paths, room, complete).unwrap();
         let control = controldata::read(&copy.paths).await.unwrap();
         let began = Moment::now();
-        let end = rewind::end_of_wal(&copy.paths, &control).await.unwrap();
+        let end = rewind::end_of_wal(&copy.paths, &control, control.redo).await.unwrap();
         assert!(end.is_some_and(|end| end.0 % (16 << 20) == 0), "{end:?}");
         assert!(Moment::now().since(began) < std::time::Duration::from_secs(4));
     });
