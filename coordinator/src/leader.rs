@@ -180,7 +180,7 @@ pub const TAKEOVER: Duration = Duration::from_secs(2);
 
 /// How long recovery takes, by estimate: WAL since the last redo point over the replay rate.
 pub fn recovery(control: &Control) -> Duration {
-    Duration::from_secs(control.to_recover / control.recovery_rate.max(1))
+    Duration::from_millis(control.to_recover.saturating_mul(1000) / control.recovery_rate.max(1))
 }
 
 /// Estimated recovery against max(1 s, `primary_start_timeout`).
