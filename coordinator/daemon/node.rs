@@ -33,6 +33,8 @@ use crate::{lineage, logs, publish};
 const PULSE: Duration = Duration::from_millis(500);
 /// The same for a standby that answers: nobody is sent to it for writes.
 const CALM: Duration = Duration::from_secs(1);
+/// How long the first turn waits for the watch to tell what the store has just told already.
+const FIRST_VIEW: Duration = Duration::from_secs(1);
 
 /// Everything a node consists of.
 pub struct Node {
@@ -166,6 +168,9 @@ impl Node {
 
     /// Runs until a decision ends the daemon; returns the exit status.
     pub async fn run(mut self) -> i32 {
+        // A store that is slower than this is looked at as it is: away again.
+        let mut told = self.seen.clone();
+        let _ = tokio::time::timeout(FIRST_VIEW, told.wait_for(|seen| seen.view.is_some())).await;
         loop {
             self.turn().await;
             if let Some(code) = self.exit {

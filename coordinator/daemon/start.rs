@@ -28,8 +28,6 @@ use crate::{alone, logs, publish, reach, serve, version};
 const FIRST_WORD: Duration = Duration::from_secs(5);
 /// How long a node of the same name may take to show that it is alive.
 const PROBE: Duration = Duration::from_secs(3);
-/// How long the first turn waits for the watch to tell what the store has just told already.
-const FIRST_VIEW: Duration = Duration::from_secs(1);
 /// How long open REST calls may go on after the node has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -97,8 +95,6 @@ async fn live(loaded: Loaded, mut source: Source) -> anyhow::Result<i32> {
         patience: settings.cluster.retry_timeout,
         paths: settings.paths.clone(),
     })?;
-    // Whoever is slower is looked at as it is: a store that is away again.
-    let _ = tokio::time::timeout(FIRST_VIEW, seen.clone().wait_for(|seen| seen.view.is_some())).await;
     let flags = Arc::clone(&keeper.flags);
     let parts = Parts {
         settings,
