@@ -151,8 +151,22 @@ async fn a_revoked_lease_makes_no_second_primary() {
     assert_one_writer(&workload.stop().await);
 }
 
+/// The last moment at which the node called itself primary, once it has not done so for two seconds.
+async fn last_yes(cluster: &Cluster, node: &Node) -> Moment {
+    let mut last = Moment::now();
+    let silent = until(LONG, "/primary to say no for two seconds", async || {
+        let asked = Moment::now();
+        if node.code("/primary").await == 200 {
+            last = asked;
+        }
+        Ok((Moment::now().since(last) > Duration::from_secs(2)).then_some(()))
+    });
+    cluster.explain(silent.await).unwrap();
+    last
+}
+
 /// F38: a stopped postmaster lets nobody in although open sessions answer: not 200 for longer than a
-/// second, and after the lease's time somebody else leads.
+/// second, and soon somebody else leads.
 #[tokio::test]
 async fn a_frozen_postmaster_is_no_primary() {
     let (cluster, workload) = start().await;
@@ -160,14 +174,35 @@ async fn a_frozen_postmaster_is_no_primary() {
     let postmaster = leader.postmaster().unwrap();
     chaos::process::signal(postmaster, Signal::STOP);
     let frozen = Moment::now();
-    let noticed =
-        until(LONG, "/primary to say no", async || Ok((leader.code("/primary").await != 200).then_some(())));
-    cluster.explain(noticed.await).unwrap();
-    println!("/primary said no {:?} after the postmaster froze", Moment::now().since(frozen));
-    let next = cluster.wait_leader(&[&leader.name], LONG).await.unwrap();
-    println!("{} led {:?} after the postmaster froze", next.name, Moment::now().since(frozen));
+    let (last, next) = tokio::join!(last_yes(&cluster, leader), async {
+        let next = cluster.wait_leader(&[&leader.name], LONG).await.unwrap();
+        (next, Moment::now())
+    });
+    let (next, led) = next;
+    println!("/primary last said yes {:?} after the postmaster froze", last.since(frozen));
+    println!("{} led {:?} after the postmaster froze", next.name, led.since(frozen));
+    assert!(last.since(frozen) <= Duration::from_secs(1), "{:?}", last.since(frozen));
+    assert!(led.since(frozen) < TTL, "{:?}: it must not wait for the lease or a deadline", led.since(frozen));
     cluster.wait_healthy(LONG).await.unwrap();
     assert!(!chaos::process::within(&leader.data()).contains(&postmaster), "the frozen one must be gone");
+    assert_one_writer(&workload.stop().await);
+}
+
+/// F38: the same when every process of the server is stopped, as by a frozen container.
+#[tokio::test]
+async fn a_frozen_server_is_no_primary() {
+    let (cluster, workload) = start().await;
+    let leader = cluster.leader().await.unwrap();
+    let frozen = Moment::now();
+    for pid in chaos::process::within(&leader.data()) {
+        chaos::process::signal(pid, Signal::STOP);
+    }
+    let last = last_yes(&cluster, leader).await;
+    println!("/primary last said yes {:?} after the server froze", last.since(frozen));
+    assert!(last.since(frozen) <= Duration::from_secs(1), "{:?}", last.since(frozen));
+    cluster.wait_leader(&[&leader.name], LONG).await.unwrap();
+    cluster.wait_healthy(LONG).await.unwrap();
+    workload.wait_ack_after(Moment::now(), LONG).await.unwrap();
     assert_one_writer(&workload.stop().await);
 }
 

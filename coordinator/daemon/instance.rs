@@ -40,6 +40,8 @@ pub struct Instance {
     look: Option<(Moment, Look)>,
     process: Option<Process>,
     silent_since: Option<Moment>,
+    /// A signal has stopped the postmaster.
+    frozen: bool,
     crashed: Option<Moment>,
     /// When the last postmaster ended, until one answers again.
     down: Option<Moment>,
@@ -64,7 +66,11 @@ impl Instance {
         if self.postmaster.is_none() {
             self.find(settings);
         }
-        if self.postmaster.is_some() {
+        self.frozen = self.postmaster.as_ref().is_some_and(|postmaster| postmaster.is_frozen());
+        if self.frozen {
+            // Its open sessions may answer on while it lets nobody in (F38).
+            self.silent(Moment::now());
+        } else if self.postmaster.is_some() {
             self.ask(settings).await;
         }
         // A server that answers is the better witness.
@@ -257,6 +263,11 @@ impl Instance {
     /// Since when SQL has not answered.
     pub fn silent_since(&self) -> Option<Moment> {
         self.silent_since
+    }
+
+    /// Whether a signal has stopped the postmaster.
+    pub fn frozen(&self) -> bool {
+        self.frozen
     }
 
     /// When the postmaster ended on its own.

@@ -85,6 +85,7 @@ impl Node {
             process: self.instance.process(),
             running,
             silent_since: self.instance.silent_since(),
+            frozen: self.instance.frozen(),
             crashed: self.instance.crashed(),
             down: self.instance.down(),
         }

@@ -189,16 +189,30 @@ fn too_slow(seen: &Observation, control: &Control) -> bool {
     seen.settings.primary_start_timeout.is_zero() || recovery(control) > budget
 }
 
-/// A postmaster runs and SQL does not answer.
+/// How long a postmaster that a signal has stopped is waited for: whoever stopped it may let it go on.
+const FROZEN: Duration = Duration::from_secs(1);
+
+/// A postmaster runs and SQL does not answer. It is given `primary_start_timeout` or ttl, the
+/// shorter, at least 1 s; one that a signal has stopped, 1 s.
 fn silent(seen: &Observation, past: Past) -> Decision {
     let since = seen.postgres.silent_since.unwrap_or(seen.now);
-    let budget = seen.settings.primary_start_timeout.max(Duration::from_secs(1)).min(seen.settings.ttl);
-    if seen.now.since(since) < budget || !handover::somebody_could_lead(seen) {
-        let asked = handover::ask_everybody(seen);
-        let because = Reason::Busy(String::from("waiting for Postgres to answer"));
-        return Decision::act(seen, past, because, asked).wake_by(seen.now + Duration::from_secs(1));
+    let frozen = seen.postgres.frozen;
+    let budget = match frozen {
+        true => FROZEN,
+        false => seen.settings.primary_start_timeout.max(Duration::from_secs(1)).min(seen.settings.ttl),
+    };
+    let spent = seen.now.since(since) >= budget;
+    if spent && handover::somebody_could_lead(seen) {
+        return give_up(seen, past, if frozen { Reason::PostmasterFrozen } else { Reason::PrimarySilent });
     }
-    give_up(seen, past, Reason::PrimarySilent)
+    if spent && frozen && !handover::anybody_unasked(seen) {
+        // Alone it is no use either: killed, it is started where it was.
+        return crate::replica::stop(seen, past, Reason::PostmasterFrozen, StopMode::Immediate);
+    }
+    let asked = handover::ask_everybody(seen);
+    let because = Reason::Busy(String::from("waiting for Postgres to answer"));
+    let again = if spent { seen.now + Duration::from_secs(1) } else { since + budget };
+    Decision::act(seen, past, because, asked).wake_by(again.min(seen.now + Duration::from_secs(1)))
 }
 
 /// A standby with the lease takes writes.

@@ -16,6 +16,8 @@ pub struct Postgres {
     pub running: Option<Running>,
     /// Since when SQL has been silent although a postmaster runs.
     pub silent_since: Option<Moment>,
+    /// A signal has stopped the postmaster (state T): it lets nobody in, and will not end unless killed.
+    pub frozen: bool,
     /// When the postmaster was last seen to end on its own.
     pub crashed: Option<Moment>,
     /// When the last postmaster ended, in whatever way, until one answers again.

@@ -72,6 +72,8 @@ pub enum Reason {
     CandidateReady(NodeName),
     /// Another process of the instance is left.
     Remnants,
+    /// A signal has stopped the postmaster.
+    PostmasterFrozen,
     /// The primary does not answer, and time has run out.
     PrimarySilent,
     // electing
@@ -197,6 +199,7 @@ impl fmt::Display for Reason {
             Self::CannotStart(why) => write!(f, "Postgres cannot be started here ({why}): releasing the lease"),
             Self::CandidateReady(name) => write!(f, "Postgres crashed here and {name} has all of its WAL: releasing the lease"),
             Self::Remnants => f.write_str("the postmaster is gone, other processes of the instance are not: killing them"),
+            Self::PostmasterFrozen => f.write_str("a signal has stopped the postmaster (state T), so that nobody can connect: killing the instance"),
             Self::PrimarySilent => f.write_str("Postgres does not answer and time has run out: demoting"),
             Self::BestCandidate => f.write_str("nobody holds the lease and no reachable member is ahead of me"),
             Self::NamedCandidate => f.write_str("nobody holds the lease and an operator named me"),

@@ -87,6 +87,11 @@ impl Postmaster {
         self.end.exited().await;
     }
 
+    /// Whether a signal has stopped it: it lets nobody in, and obeys nothing but SIGKILL and SIGCONT.
+    pub fn is_frozen(&self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && stat.frozen)
+    }
+
     /// Sends it a signal. `NotFound` when it has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         self.end.signal(signal)

@@ -188,8 +188,8 @@ pub enum Stop {
 pub struct Halted {
     /// The proof that nothing of the instance is left.
     pub proof: Stopped,
-    /// Whether it had to be killed at the deadline, so that it now needs crash recovery.
-    pub killed: bool,
+    /// Why it had to be killed, if it had to, so that it now needs crash recovery.
+    pub killed: Option<&'static str>,
 }
 
 /// Tells the server to stop and returns at once.
@@ -204,8 +204,8 @@ fn begin_stop(postmaster: &Postmaster, stop: Stop) -> Result<(), RunError> {
     }
 }
 
-/// Stops the server; at the deadline everything of the instance is killed. Returns with the proof
-/// that no process is left, in either case.
+/// Stops the server; at the deadline, or as soon as its postmaster is seen not to obey, everything of the
+/// instance is killed. Returns with the proof that no process is left, in either case.
 pub async fn stop(
     paths: &Paths,
     postmaster: &Postmaster,
@@ -213,9 +213,48 @@ pub async fn stop(
     deadline: Duration,
 ) -> Result<Halted, RunError> {
     begin_stop(postmaster, stop)?;
-    let killed = tokio::time::timeout(deadline, postmaster.exited()).await.is_err();
+    let killed = tokio::select! {
+        done = tokio::time::timeout(deadline, postmaster.exited()) => {
+            done.is_err().then_some("it did not stop in time")
+        }
+        () = frozen(postmaster) => Some("a signal has stopped its postmaster (state T)"),
+        () = deaf(paths, postmaster, stop) => Some("its postmaster does not react"),
+    };
     let proof = process::kill_all(paths, KILL_DEADLINE).await?;
     Ok(Halted { proof, killed })
+}
+
+/// Returns when a signal has stopped the postmaster: it will not obey another one.
+async fn frozen(postmaster: &Postmaster) {
+    let mut glance = tokio::time::interval(GLANCE);
+    while !postmaster.is_frozen() {
+        glance.tick().await;
+    }
+}
+
+/// Returns when the postmaster shows no sign of having been told to stop. The first thing that it
+/// does is to note it in its pid file, whatever it then takes to end.
+async fn deaf(paths: &Paths, postmaster: &Postmaster, stop: Stop) {
+    let patience = match stop {
+        // Killing it leaves more to recover, so a busy host is given time.
+        Stop::Fast => Duration::from_secs(3),
+        Stop::Immediate => Duration::from_millis(500),
+    };
+    let noted = async {
+        let mut glance = tokio::time::interval(GLANCE);
+        loop {
+            glance.tick().await;
+            let file = paths.pid_file();
+            // The disk may hang, which must not hold up anybody here.
+            let read = off_loop(move || Ok(PidFile::read(&file))).await.ok().flatten();
+            if read.is_some_and(|file| file.pid == postmaster.pid() && file.status == "stopping") {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(patience, noted).await.is_ok() {
+        std::future::pending().await
+    }
 }
 
 /// Promotes a standby and returns once it is writable. The caller holds the lease.

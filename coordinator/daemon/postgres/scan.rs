@@ -21,6 +21,8 @@ pub(super) struct Stat {
     pub(super) parent: u32,
     pub(super) session: u32,
     pub(super) started: u64,
+    /// A signal has stopped it (state T); a debugger's stops are no such.
+    pub(super) frozen: bool,
 }
 
 impl Stat {
@@ -38,6 +40,7 @@ impl Stat {
             parent: fields.get(1)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
+            frozen: *fields.first()? == "T",
         })
     }
 }

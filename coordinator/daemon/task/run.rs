@@ -222,10 +222,8 @@ async fn halt(context: &Context, mode: StopMode) -> anyhow::Result<Stopped> {
                 StopMode::Immediate => (Stop::Immediate, IMMEDIATE),
             };
             let halted = run::stop(&settings.paths, postmaster, how, deadline).await?;
-            if halted.killed {
-                tracing::warn!(
-                    "Postgres did not stop within {deadline:?} and was killed; it will need crash recovery"
-                );
+            if let Some(why) = halted.killed {
+                tracing::warn!("Postgres was killed, and will need crash recovery: {why}");
             }
             halted.proof
         }

@@ -37,6 +37,7 @@ fn samples() -> Vec<Reason> {
         Reason::CannotStart(why()),
         Reason::CandidateReady(n1()),
         Reason::Remnants,
+        Reason::PostmasterFrozen,
         Reason::PrimarySilent,
         Reason::BestCandidate,
         Reason::NamedCandidate,

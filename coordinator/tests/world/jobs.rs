@@ -206,6 +206,7 @@ impl World {
             server.process = Process::Gone;
             server.streaming = false;
             server.hung = None;
+            server.suspended = false;
             if let Some(dir) = &mut server.dir {
                 dir.to_recover = 0;
             }

@@ -191,6 +191,7 @@ impl Node {
                 process: self.server.process,
                 running: self.running(now),
                 silent_since: self.server.hung,
+                frozen: self.server.suspended && self.server.hung.is_some(),
                 crashed: self.server.crashed,
                 down: self.server.down,
             },

@@ -123,6 +123,8 @@ pub struct Server {
     pub primary: bool,
     /// SQL does not answer although the postmaster runs, since then.
     pub hung: Option<Moment>,
+    /// Because a signal has stopped the postmaster.
+    pub suspended: bool,
     pub crashed: Option<Moment>,
     pub down: Option<Moment>,
     pub upstream: Option<Upstream>,
@@ -140,6 +142,7 @@ impl Default for Server {
             process: Process::Gone,
             primary: false,
             hung: None,
+            suspended: false,
             crashed: None,
             down: None,
             upstream: None,
@@ -183,6 +186,7 @@ impl Server {
         self.process = left;
         self.streaming = false;
         self.hung = None;
+        self.suspended = false;
     }
 
     /// A clean stop.
@@ -200,6 +204,7 @@ impl Server {
         self.process = Process::Gone;
         self.streaming = false;
         self.hung = None;
+        self.suspended = false;
     }
 
     /// A start, as a standby or as a primary.
@@ -214,6 +219,7 @@ impl Server {
         self.crashed = None;
         self.down = None;
         self.hung = None;
+        self.suspended = false;
         self.streaming = false;
         self.upstream = upstream;
     }

@@ -117,6 +117,10 @@ impl World {
             ("freeze", []) => self.node(name).server.frozen = true,
             ("thaw", []) => self.node(name).server.frozen = false,
             ("hang", []) => self.node(name).server.hung = Some(now),
+            ("suspend", []) => {
+                self.node(name).server.hung = Some(now);
+                self.node(name).server.suspended = true;
+            }
             ("respond", []) => {
                 self.node(name).server.hung = None;
                 self.wake(name);

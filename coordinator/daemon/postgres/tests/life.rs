@@ -25,7 +25,7 @@ fn a_running_server_is_adopted_and_stopped_cleanly() {
         let began = Moment::now();
         let halted = run::stop(&node.paths, &adopted, Stop::Fast, LONG).await.unwrap();
         println!("fast stop: {:?}", Moment::now().since(began));
-        assert!(!halted.killed);
+        assert_eq!(halted.killed, None);
         let data = controldata::read(&node.paths).await.unwrap();
         let head = controldata::head(&node.paths.data_dir).unwrap();
         assert_eq!((data.state, head.state), (State::ShutDown, State::ShutDown));
@@ -253,8 +253,27 @@ fn a_server_that_does_not_stop_is_killed() {
         }
         let halted =
             run::stop(&node.paths, &postmaster, Stop::Fast, Duration::from_millis(300)).await.unwrap();
-        assert!(halted.killed);
+        assert_eq!(halted.killed, Some("it did not stop in time"));
         assert_eq!(working_in(&node.paths.data_dir), Vec::<u32>::new());
+    });
+}
+
+/// F38: a postmaster that a signal has stopped obeys none, and is killed at once, however long the deadline.
+#[test]
+fn a_frozen_server_is_killed_at_once() {
+    real(async |bench: &Bench| {
+        for how in [Stop::Fast, Stop::Immediate] {
+            let name = format!("{how:?}").to_lowercase();
+            let (node, postmaster, _session) = bench.primary(&name).await;
+            assert!(!postmaster.is_frozen());
+            postmaster.signal(Signal::STOP).unwrap();
+            until("it is seen as stopped", async || postmaster.is_frozen()).await;
+            let began = Moment::now();
+            let halted = run::stop(&node.paths, &postmaster, how, LONG).await.unwrap();
+            assert_eq!(halted.killed, Some("a signal has stopped its postmaster (state T)"));
+            assert!(Moment::now().since(began) < Duration::from_secs(2));
+            assert_eq!(working_in(&node.paths.data_dir), Vec::<u32>::new());
+        }
     });
 }
 
