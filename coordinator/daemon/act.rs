@@ -159,6 +159,7 @@ impl Node {
         let (settings, keeper, dcs) = (Arc::clone(&self.settings), self.keeper.clone(), self.dcs.clone());
         let view = self.seen.borrow().view.clone().unwrap_or_default();
         let (postmaster, session) = (self.instance.postmaster(), self.instance.session());
+        let directory = self.instance.on_disk().and_then(|found| found.identity);
         self.jobs.begin(task, |progress| Context {
             settings,
             keeper,
@@ -166,6 +167,7 @@ impl Node {
             view,
             postmaster,
             session,
+            directory,
             progress,
         });
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use dcs::Moment;
 use tokio::task::JoinSet;
 
-use crate::custody::marker::{Mark, Work};
+use crate::custody::{
+    self,
+    marker::{Mark, Work},
+};
 use crate::postgres::Paths;
 use crate::postgres::controldata::{self, Head};
 
@@ -22,6 +25,8 @@ const LATELY: Duration = Duration::from_secs(1);
 pub struct Found {
     /// What it holds.
     pub contents: Contents,
+    /// Device and inode; absent if there is none.
+    pub identity: Option<(u64, u64)>,
     /// The head of its control file.
     pub head: Option<Head>,
     /// `standby.signal` is there.
@@ -105,6 +110,7 @@ fn read(paths: &Paths) -> Found {
     };
     Found {
         contents: contents(&paths.data_dir),
+        identity: custody::identity(&paths.data_dir).ok(),
         head: controldata::head(&paths.data_dir),
         standby_signal: paths.standby_signal().exists(),
         rewind: mark(Work::Rewind),

@@ -29,6 +29,8 @@ pub struct Context {
     pub postmaster: Option<Arc<Postmaster>>,
     /// The monitoring session.
     pub session: Option<Arc<Session>>,
+    /// Device and inode of the data directory that was seen when this was decided.
+    pub directory: Option<(u64, u64)>,
     /// Where a clone tells how far it is.
     pub progress: watch::Sender<Progress>,
 }

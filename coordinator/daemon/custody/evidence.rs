@@ -74,8 +74,8 @@ const KNOWN: [&str; 48] = [
 pub struct Request {
     /// The vault; normally beside the data directory, under its name with `.vault` appended.
     pub vault: PathBuf,
-    /// Device and inode of the data directory when the daemon first saw it.
-    pub identity_at_start: Option<(u64, u64)>,
+    /// Device and inode of the data directory when it was decided that it shall go.
+    pub identity_when_decided: Option<(u64, u64)>,
     /// Two linearizable reads of who leads around one answer of the leader itself.
     pub leadership: Option<Leadership>,
     /// The grounds, and what the configuration says about them.
@@ -119,7 +119,7 @@ impl Warrant {
         };
         let mut now = gather(&self.paths, &self.request, seen, self._lock.is_some());
         // It must still be the very directory that the warrant was made for.
-        now.directory.identity_at_start = self.evidence.directory.identity;
+        now.directory.identity_when_decided = self.evidence.directory.identity;
         judgement::judge(&now).map_err(CustodyError::Refused)
     }
 }
@@ -131,7 +131,7 @@ fn gather(paths: &Paths, request: &Request, nobody_seen: Option<Moment>, locked:
         path: paths.data_dir.display().to_string(),
         kind: kind(&paths.data_dir),
         precious: is_precious(&paths.data_dir),
-        identity_at_start: request.identity_at_start,
+        identity_when_decided: request.identity_when_decided,
         identity: identity(&paths.data_dir).ok(),
         has_version: fs::read_to_string(paths.data_dir.join("PG_VERSION"))
             .is_ok_and(|text| text.trim().parse::<f32>().is_ok()),

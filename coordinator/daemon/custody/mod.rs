@@ -14,7 +14,7 @@ mod vault;
 pub use capsule::{Capsule, capsule};
 pub use evidence::{Request, warrant};
 pub use incoming::{Incoming, discard_leftovers, install, make_room};
-pub use moves::outside_links;
+pub use moves::{identity, outside_links};
 pub use vault::{complete_interrupted, retire};
 
 use std::io;

@@ -49,7 +49,7 @@ pub(crate) fn request(paths: &Paths) -> Request {
     let now = Moment::now();
     Request {
         vault: paths.beside(".vault"),
-        identity_at_start: None,
+        identity_when_decided: identity(&paths.data_dir).ok(),
         leadership: Some(Leadership {
             me: name("n1"),
             leader: name("n2"),
@@ -129,7 +129,7 @@ fn a_missing_proof_refuses_and_changes_nothing() {
     let outcome = warrant(&relative, stopped(&relative), request(&paths)).unwrap_err();
     assert!(matches!(outcome, CustodyError::Refused(Refusal::RelativePath)), "{outcome}");
     assert_eq!(
-        refused(&paths, Request { identity_at_start: Some((1, 1)), ..request(&paths) }),
+        refused(&paths, Request { identity_when_decided: Some((1, 1)), ..request(&paths) }),
         Refusal::Exchanged
     );
     fs::write(paths.data_dir.join("photos"), "dear").unwrap();

@@ -99,7 +99,7 @@ pub async fn retire(context: &Context, grounds: Grounds, leader: Option<&NodeNam
     let paths = settings.paths.clone();
     let request = Request {
         vault: settings.node.matriarch.vault_dir.clone(),
-        identity_at_start: None,
+        identity_when_decided: context.directory,
         leadership,
         permission: Permission {
             grounds,

@@ -44,8 +44,8 @@ pub struct Directory {
     pub kind: Kind,
     /// It is the file system's root, a home directory, or one of the system's own directories.
     pub precious: bool,
-    /// Device and inode when the daemon first saw it; absent if it did not exist then.
-    pub identity_at_start: Option<(u64, u64)>,
+    /// Device and inode when it was decided that the directory shall go; absent if it was not there then.
+    pub identity_when_decided: Option<(u64, u64)>,
     /// Device and inode now.
     pub identity: Option<(u64, u64)>,
     /// `PG_VERSION` is there and names a version.
@@ -144,7 +144,7 @@ pub fn judge(evidence: &Evidence) -> Result<(), Refusal> {
     somebody_else_leads(evidence)
 }
 
-/// Proof 1: it is the configured directory, it is Postgres's, and it is the one seen at start.
+/// Proof 1: it is the configured directory, it is Postgres's, and it is the one that was judged.
 fn right_directory(evidence: &Evidence) -> Result<(), Refusal> {
     let directory = &evidence.directory;
     fresh(evidence, directory.at, "the look at the directory")?;
@@ -157,9 +157,7 @@ fn right_directory(evidence: &Evidence) -> Result<(), Refusal> {
     if directory.precious {
         return Err(Refusal::Precious);
     }
-    if directory.identity.is_none()
-        || directory.identity_at_start.is_some_and(|id| Some(id) != directory.identity)
-    {
+    if directory.identity.is_none() || directory.identity_when_decided != directory.identity {
         return Err(Refusal::Exchanged);
     }
     if let Some(name) = directory.unknown_names.first() {

@@ -16,7 +16,7 @@ pub enum Refusal {
     NoDirectory,
     /// Proof 1: root, home, or the system's.
     Precious,
-    /// Proof 1: not the directory that was there at start.
+    /// Proof 1: not the directory about which this was decided.
     Exchanged,
     /// Proof 1: no `PG_VERSION`.
     NotPostgres,
@@ -81,7 +81,7 @@ impl Refusal {
             Self::Link => "name the directory itself in postgresql.data_dir",
             Self::NoDirectory => "check postgresql.data_dir and its mount",
             Self::Precious => "give Postgres a directory of its own",
-            Self::Exchanged => "check the mount, then restart the daemon",
+            Self::Exchanged => "check the mount; what is there now is judged anew",
             Self::NotPostgres => {
                 "check postgresql.data_dir and its mount; if the directory is right, move it aside by hand"
             }
@@ -121,7 +121,7 @@ impl fmt::Display for Refusal {
             Self::Link => f.write_str("its path is a symbolic link"),
             Self::NoDirectory => f.write_str("its path names no directory"),
             Self::Precious => f.write_str("its path is a directory of the system or of a user"),
-            Self::Exchanged => f.write_str("it is not the directory that was there when the daemon started"),
+            Self::Exchanged => f.write_str("it is not the directory that was there when this was decided"),
             Self::NotPostgres => f.write_str("it has no PG_VERSION"),
             Self::UnreadableControl => f.write_str("its control file cannot be read"),
             Self::UnknownFiles(name) => write!(f, "it contains {name:?}, which is not Postgres's"),

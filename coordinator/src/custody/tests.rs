@@ -22,7 +22,7 @@ fn in_order() -> Evidence {
             path: "/srv/pg".into(),
             kind: Kind::Directory,
             precious: false,
-            identity_at_start: Some((1, 2)),
+            identity_when_decided: Some((1, 2)),
             identity: Some((1, 2)),
             has_version: true,
             system_id: Some(SystemId(7)),
@@ -68,8 +68,6 @@ fn answer(change: impl FnOnce(&mut LeaderAnswer)) -> Evidence {
 #[test]
 fn with_every_proof_it_may_go() {
     assert_eq!(judge(&in_order()), Ok(()));
-    // A directory that the daemon did not see at its start, because a clone of its own made it.
-    assert_eq!(judge(&with(|e| e.directory.identity_at_start = None)), Ok(()));
 }
 
 /// The matrix: everything in order but this one proof, and it stays.
@@ -83,6 +81,7 @@ fn without_any_one_proof_it_stays() {
         (with(|e| e.directory.precious = true), Refusal::Precious),
         (with(|e| e.directory.identity = Some((1, 3))), Refusal::Exchanged),
         (with(|e| e.directory.identity = None), Refusal::Exchanged),
+        (with(|e| e.directory.identity_when_decided = None), Refusal::Exchanged),
         (with(|e| e.directory.has_version = false), Refusal::NotPostgres),
         (with(|e| e.directory.system_id = None), Refusal::UnreadableControl),
         (with(|e| e.directory.unknown_names = vec!["photos".into()]), Refusal::UnknownFiles("photos".into())),
