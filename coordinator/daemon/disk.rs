@@ -31,6 +31,8 @@ pub struct Found {
     pub head: Option<Head>,
     /// `standby.signal` is there.
     pub standby_signal: bool,
+    /// `backup_label` is there.
+    pub backup_label: bool,
     /// The mark of a rewind.
     pub rewind: Option<Mark>,
     /// The mark of a bootstrap.
@@ -113,6 +115,7 @@ fn read(paths: &Paths) -> Found {
         identity: custody::identity(&paths.data_dir).ok(),
         head: controldata::head(&paths.data_dir),
         standby_signal: paths.standby_signal().exists(),
+        backup_label: paths.data_dir.join("backup_label").exists(),
         rewind: mark(Work::Rewind),
         bootstrap: mark(Work::Bootstrap),
     }

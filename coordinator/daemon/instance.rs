@@ -324,6 +324,7 @@ impl Instance {
             end,
             minimum_recovery: self.control.as_ref().map(|control| control.min_recovery).unwrap_or_default(),
             standby_signal: found.standby_signal,
+            backup_label: found.backup_label,
             rewindable: self.control.as_ref().is_none_or(ControlFile::allows_rewind),
             to_recover: self.last_flush.ahead_of(head.redo),
             recovery_rate: ASSUMED_RATE,

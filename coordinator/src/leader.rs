@@ -113,6 +113,9 @@ pub fn release(seen: &Observation, past: Past, because: Reason, position: Option
     Decision::act(seen, past, because, [Step::Release { position }])
 }
 
+/// What a node that holds the lease says of a copy that somebody put in its place.
+const RESTORED: &str = "there is a backup_label, so this is a copy that has not recovered yet";
+
 /// Postgres ended while the lease was held: start it where it was if that is
 /// quick enough, or let a candidate lead.
 fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
@@ -138,6 +141,14 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         if seen.now < again {
             return Decision::wait(seen, past, because).wake_by(again);
         }
+    }
+    if control.backup_label && handover::anybody_unasked(seen) {
+        let because = Reason::CannotStart(String::from(RESTORED));
+        let asked = handover::ask_everybody(seen);
+        return Decision::act(seen, past, because, asked).wake_by(seen.now + Duration::from_secs(1));
+    }
+    if control.backup_label && handover::somebody_could_lead(seen) {
+        return give_up(seen, past, Reason::CannotStart(String::from(RESTORED)));
     }
     if control.standby_signal {
         let steps = [Step::Begin(Task::StartStandby { upstream: None })];

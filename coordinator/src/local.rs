@@ -137,6 +137,9 @@ pub struct Control {
     pub minimum_recovery: Lsn,
     /// `standby.signal` was there: whatever ran last ran as a standby.
     pub standby_signal: bool,
+    /// There is a `backup_label`: this is a copy that has not recovered yet. Its history begins where the backup
+    /// did, whatever the control file says.
+    pub backup_label: bool,
     /// Rewinding is possible: `wal_log_hints` or checksums are on.
     pub rewindable: bool,
     /// WAL written since the last redo point, in bytes, as far as known.

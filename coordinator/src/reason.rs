@@ -140,6 +140,8 @@ pub enum Reason {
         /// The local timeline.
         timeline: Timeline,
     },
+    /// The directory is a copy that has not recovered yet.
+    RestoredCopy(NodeName),
     /// A crashed primary must reach a clean end before it can be compared.
     RecoverFirst,
     /// Diverged, and nothing allows a repair.
@@ -227,6 +229,7 @@ impl fmt::Display for Reason {
             Self::ReadLineage(leader) => write!(f, "comparing histories with the leader ({leader})"),
             Self::WaitForSettled(leader) => write!(f, "waiting for a checkpoint of the leader ({leader}) on its timeline before rewinding"),
             Self::Diverged { fork, timeline } => write!(f, "running pg_rewind: my history left the leader's at {fork} of timeline {timeline}"),
+            Self::RestoredCopy(leader) => write!(f, "there is a backup_label, so this is a copy that has not recovered yet: starting it as a standby, following the leader ({leader})"),
             Self::RecoverFirst => f.write_str("doing crash recovery in single-user mode before comparing histories"),
             Self::CannotRejoin(why) => write!(f, "cannot rejoin: {why}"),
             Self::RejoinFailed(why) => write!(f, "rejoining failed and will be tried again: {why}"),

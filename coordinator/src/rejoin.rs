@@ -114,6 +114,12 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
     let view = seen.view();
     let epoch = view.leader.as_ref().map(|leader| leader.epoch);
     let verdict = past.diverged.clone().filter(|(of, when, _)| of == leader && Some(*when) == epoch);
+    if control.backup_label && verdict.is_none() {
+        // Crash recovery on its own would begin at the wrong place (P231); as a standby it recovers from
+        // where the backup began.
+        let because = Reason::RestoredCopy(leader.clone());
+        return Decision { because, ..start_standby(seen, past, &view, leader) };
+    }
     if ran_as_standby(control) && verdict.is_none() {
         return start_standby(seen, past, &view, leader);
     }

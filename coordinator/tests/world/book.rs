@@ -64,6 +64,7 @@ fn samples() -> Vec<Reason> {
         Reason::ReadLineage(n1()),
         Reason::WaitForSettled(n1()),
         Reason::Diverged { fork: Lsn(0x0300_0000), timeline: Timeline(1) },
+        Reason::RestoredCopy(n1()),
         Reason::RecoverFirst,
         Reason::CannotRejoin(why()),
         Reason::RejoinFailed(why()),

@@ -120,6 +120,9 @@ impl World {
             }
             Task::Clone { from } => return self.clone_from(name, from),
             Task::RecoverCrash => {
+                if self.nodes[name].server.dir.as_ref().is_some_and(|dir| dir.label) {
+                    return Err("there is a backup_label".into());
+                }
                 if let Some(dir) = &mut self.node(name).server.dir {
                     dir.shutdown_checkpoint();
                     dir.to_recover = 0;
@@ -288,6 +291,7 @@ fn empty(system_id: SystemId) -> Dir {
         signal: false,
         marker: None,
         rewindable: true,
+        label: false,
         floor: None,
         settled: true,
         to_recover: 0,

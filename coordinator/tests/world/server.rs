@@ -79,6 +79,8 @@ pub struct Dir {
     pub signal: bool,
     pub marker: Option<Unfinished>,
     pub rewindable: bool,
+    /// A copy that has not recovered yet.
+    pub label: bool,
     /// A repaired server must pass this before it counts.
     pub floor: Option<Lsn>,
     /// It has checkpointed on its last timeline.
@@ -96,9 +98,10 @@ impl Dir {
             state: self.state,
             timeline: self.wal.timeline(),
             checkpoint: Lsn(self.checkpoint),
-            end: Some(Lsn(self.wal.end)),
+            end: (!self.label).then_some(Lsn(self.wal.end)),
             minimum_recovery: Lsn(self.wal.end),
             standby_signal: self.signal,
+            backup_label: self.label,
             rewindable: self.rewindable,
             to_recover: self.to_recover,
             recovery_rate: RECOVERY_RATE,
@@ -211,6 +214,7 @@ impl Server {
     pub fn start(&mut self, primary: bool, upstream: Option<Upstream>) {
         if let Some(dir) = &mut self.dir {
             dir.signal = !primary;
+            dir.label = false;
             dir.to_recover = 0;
             dir.state = if primary { ControlState::InProduction } else { ControlState::InArchiveRecovery };
         }

@@ -69,6 +69,7 @@ impl World {
             signal: !matches!(role, "primary" | "crashed" | "stopped" | "absent"),
             marker: None,
             rewindable: true,
+            label: false,
             floor: None,
             settled: true,
             to_recover: 0,

@@ -102,6 +102,13 @@ impl World {
                 repair.after_failed_rewind = allowed.contains(&"after-failed-rewind");
                 repair.when_diverged = allowed.contains(&"when-diverged");
             }
+            ("restore", ["from", source]) => {
+                let source = known(self, source)?;
+                let copy = self.dir(&source)?.clone();
+                let state = coordinator::ControlState::InProduction;
+                let copy = Dir { state, signal: false, label: true, floor: None, ..copy };
+                self.node(name).server.dir = Some(copy);
+            }
             ("unrewindable", []) => self.dir(name)?.rewindable = false,
             ("no-bootstrap", []) => self.node(name).bootstrap = Bootstrap::Never,
             ("fail", [job]) => self.node(name).fails.push((*job).to_owned()),
