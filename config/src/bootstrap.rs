@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::options;
+use crate::options::{Arguments, Tool};
 use crate::problem::Problem;
 use crate::read;
 use crate::tree::Node;
@@ -25,7 +25,7 @@ pub struct Bootstrap {
     /// How the first member gets its data.
     pub method: Method,
     /// Arguments for initdb.
-    pub initdb: Vec<String>,
+    pub initdb: Arguments,
     /// Lines appended to pg_hba.conf.
     pub pg_hba: Vec<String>,
     /// A command run once afterwards (`post_bootstrap`, `post_init`).
@@ -35,8 +35,7 @@ pub struct Bootstrap {
 impl Bootstrap {
     pub(crate) fn from_tree(tree: &Node, problems: &mut Vec<Problem>) -> Self {
         let initdb = tree.at("bootstrap.initdb").map(|node| {
-            let (arguments, refused) =
-                options::arguments(node, "bootstrap.initdb", "initdb", options::INITDB);
+            let (arguments, refused) = Arguments::read(node, "bootstrap.initdb", Tool::Initdb);
             problems.extend(refused);
             arguments
         });

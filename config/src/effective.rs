@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::options;
+use crate::options::{Arguments, Tool};
 use crate::parameters;
 use crate::problem::{Place, Problem, Severity};
 use crate::quantity;
@@ -30,9 +30,9 @@ pub struct Effective {
     /// Whether members stream through slots.
     pub use_slots: bool,
     /// Further arguments of pg_rewind.
-    pub rewind: Vec<String>,
+    pub rewind: Arguments,
     /// Further arguments of pg_basebackup.
-    pub basebackup: Vec<String>,
+    pub basebackup: Arguments,
     /// How a replica is made, in order of preference; never empty.
     pub create_replica_methods: Vec<String>,
     /// Commands run on an event (`on_start`, `on_role_change`, …).
@@ -79,16 +79,16 @@ impl Effective {
         } else {
             methods
         };
-        let mut arguments = |key: &str, program: &str, forbidden: &[&str]| {
+        let mut arguments = |key: &str, tool: Tool| {
             let path = format!("postgresql.{key}");
-            let Some(section) = merged.at(&path) else { return Vec::new() };
-            let (arguments, refused) = options::arguments(section, &path, program, forbidden);
+            let Some(section) = merged.at(&path) else { return Arguments::default() };
+            let (arguments, refused) = Arguments::read(section, &path, tool);
             warnings.extend(refused.into_iter().map(|p| Problem { severity: Severity::Warning, ..p }));
             arguments
         };
-        let basebackup = arguments("basebackup", "pg_basebackup", options::BASEBACKUP);
-        let rewind = arguments("rewind", "pg_rewind", options::REWIND);
-        let basebackup = compressible(basebackup, server_major, &mut warnings);
+        let mut basebackup = arguments("basebackup", Tool::Basebackup);
+        let rewind = arguments("rewind", Tool::Rewind);
+        compressible(&mut basebackup, server_major, &mut warnings);
         let flag = |key: &str| read::boolean(&merged, &format!("postgresql.{key}"), false);
         Self {
             pg_hba: unless(&parameters, "hba_file", read::lines(&merged, "postgresql.pg_hba")),
@@ -275,8 +275,8 @@ fn wal_keep(given: &mut BTreeMap<String, String>, server_major: u32) {
 }
 
 /// Compression at the client would unpack into the data directory: only the server's is possible, since 15.
-fn compressible(arguments: Vec<String>, server_major: u32, warnings: &mut Vec<Problem>) -> Vec<String> {
-    let (kept, refused): (Vec<_>, Vec<_>) = arguments.into_iter().partition(|argument| {
+fn compressible(arguments: &mut Arguments, server_major: u32, warnings: &mut Vec<Problem>) {
+    let refused = arguments.keep_only(|argument| {
         let compresses = argument == "--compress" || argument.starts_with("--compress=");
         !compresses || (server_major >= 15 && argument.starts_with("--compress=server"))
     });
@@ -288,5 +288,4 @@ fn compressible(arguments: Vec<String>, server_major: u32, warnings: &mut Vec<Pr
             "write compress: server-gzip (Postgres 15 and later), or remove it",
         ));
     }
-    kept
 }

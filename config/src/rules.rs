@@ -2,7 +2,7 @@
 //! left out for which a default serves.
 
 use crate::address::{Address, Listen};
-use crate::options;
+use crate::options::{Arguments, Tool};
 use crate::parameters;
 use crate::problem::{Place, Problem, Severity};
 use crate::quantity;
@@ -169,12 +169,10 @@ fn ports(tree: &Node, problems: &mut Vec<Problem>) {
 /// Options of the programs are left out where matriarch decides; that must not stop a node.
 fn programs(tree: &Node, problems: &mut Vec<Problem>) {
     for base in ["", "bootstrap.dcs."] {
-        let listed =
-            [("basebackup", "pg_basebackup", options::BASEBACKUP), ("rewind", "pg_rewind", options::REWIND)];
-        for (key, program, forbidden) in listed {
+        for (key, tool) in [("basebackup", Tool::Basebackup), ("rewind", Tool::Rewind)] {
             let path = format!("{base}postgresql.{key}");
             let Some(node) = tree.at(&path) else { continue };
-            let (_, refused) = options::arguments(node, &path, program, forbidden);
+            let (_, refused) = Arguments::read(node, &path, tool);
             problems.extend(refused.into_iter().map(|p| Problem { severity: Severity::Warning, ..p }));
         }
     }

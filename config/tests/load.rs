@@ -41,7 +41,7 @@ fn an_unmodified_patroni_file_loads_without_a_word() {
     assert_eq!(node.namespace, "/service/");
     assert_eq!(node.restapi.api_url(), "http://127.0.3.1:8008/patroni");
     assert_eq!(node.bootstrap.method, Method::Initdb);
-    assert_eq!(node.bootstrap.initdb, ["--encoding=UTF8", "--data-checksums"]);
+    assert_eq!(node.bootstrap.initdb.as_slice(), ["--encoding=UTF8", "--data-checksums"]);
     assert_eq!(
         urls(&node.store),
         (vec!["http://127.0.3.1:2379".to_owned(), "http://127.0.3.2:2379".to_owned()], false)
@@ -62,7 +62,7 @@ fn the_full_seed_loads_and_says_what_it_leaves_out() {
     let effective = Effective::of(node, &cluster, 14);
     assert_eq!(effective.parameters["random_page_cost"], "1.1");
     assert_eq!(effective.parameters["work_mem"], "4130kB");
-    assert_eq!(effective.basebackup, ["--max-rate=100M", "--checkpoint=fast"]);
+    assert_eq!(effective.basebackup.as_slice(), ["--max-rate=100M", "--checkpoint=fast"]);
     assert_eq!(effective.create_replica_methods, ["basebackup", "pgbackrest"]);
     assert!(effective.use_pg_rewind);
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use config::{ClusterConfig, Effective, NodeConfig, SynchronousMode, load, withheld};
+use config::{Arguments, ClusterConfig, Effective, NodeConfig, SynchronousMode, Tool, load, withheld};
 use serde_json::{Value, json};
 
 fn node(postgresql: &str) -> NodeConfig {
@@ -259,11 +259,11 @@ fn options_of_pg_basebackup_that_matriarch_decides_are_left_out() {
         &json!({}),
     );
     assert_eq!(
-        found.basebackup,
+        found.basebackup.as_slice(),
         ["--max-rate=100M", "--checkpoint=fast", "--verbose", "--compress=server-gzip"]
     );
     let older = Effective::of(&node("  basebackup: {compress: server-gzip}\n"), &cluster(&json!({})), 14);
-    assert!(older.basebackup.is_empty());
+    assert!(older.basebackup.as_slice().is_empty());
 }
 
 #[test]
@@ -313,4 +313,24 @@ fn our_own_settings_may_stand_in_either_document() {
     let local = node_with("", "matriarch: {rewind: capsule}");
     let found = Effective::of(&local, &cluster(&document), 15).matriarch;
     assert_eq!((found.rewind, found.single), (config::Rewind::Capsule, true));
+}
+
+// P188, P189
+#[test]
+fn options_become_arguments_and_forbidden_ones_are_named() {
+    let options = json!(["data-checksums", {"encoding": "UTF8"}, {"locale": "'C'"}]);
+    let (arguments, problems) = Arguments::of(Tool::Initdb, &options);
+    assert_eq!(arguments.as_slice(), ["--data-checksums", "--encoding=UTF8", "--locale=C"]);
+    assert!(problems.is_empty() && arguments.give("locale") && !arguments.give("loc"));
+    for (tool, bad) in [
+        (Tool::Initdb, json!({"pgdata": "/x"})),
+        (Tool::Initdb, json!(["nosync"])),
+        (Tool::Initdb, json!(["pwfile=/x"])),
+        (Tool::Basebackup, json!([{"dbname": "x"}])),
+        (Tool::Rewind, json!(["no-ensure-shutdown"])),
+    ] {
+        let (arguments, problems) = Arguments::of(tool, &bad);
+        assert_eq!((arguments.as_slice().len(), problems.len()), (0, 1), "{bad}");
+        assert!(problems[0].to_string().contains("which matriarch decides itself"), "{}", problems[0]);
+    }
 }

@@ -9,7 +9,6 @@ use config::{ClusterConfig, Credentials, Effective, NodeConfig};
 use coordinator::{Bootstrap, Myself, Repair, Upstream};
 
 use crate::postgres::conf::{self, Conf};
-use crate::postgres::initdb::ToolOption;
 use crate::postgres::{Conninfo, Login, Paths, Target};
 
 /// Everything that is configured.
@@ -129,20 +128,6 @@ impl Settings {
         conf.recovery = Some(conf::recovery(followed, &self.postgres.recovery_conf, self.version));
         (conf, raised)
     }
-}
-
-/// Arguments that are already checked, as options of a tool.
-pub fn options(arguments: &[String]) -> Vec<ToolOption> {
-    arguments
-        .iter()
-        .map(|argument| {
-            let bare = argument.trim_start_matches('-');
-            match bare.split_once('=') {
-                Some((name, value)) => ToolOption { name: name.to_owned(), value: Some(value.to_owned()) },
-                None => ToolOption { name: bare.to_owned(), value: None },
-            }
-        })
-        .collect()
 }
 
 /// Where everything of the instance is, as configured.

@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use config::Arguments;
 use dcs::SystemId;
 use tokio::sync::watch;
 
 use super::conninfo::write_pgpass;
 use super::controldata::{self, ControlError};
-use super::initdb::{InitdbError, ToolOption, arguments};
 use super::{Complete, Conninfo, Paths, Target, files, off_loop};
 use crate::command::{CommandError, Program};
 use crate::custody::outside_links;
@@ -21,32 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The pause before the second try (P196).
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Options that operators must not give (P201).
-const FORBIDDEN: [&str; 11] = [
-    "pgdata",
-    "format",
-    "wal-method",
-    "xlog-method",
-    "gzip",
-    "version",
-    "dbname",
-    "host",
-    "port",
-    "username",
-    "password",
-];
-
 /// There is no usable copy.
 #[derive(Debug, thiserror::Error)]
 pub enum CloneError {
-    /// An option is not the operator's to give.
-    #[error(transparent)]
-    Option(#[from] InitdbError),
-    /// Client-side compression makes no data directory.
-    #[error(
-        "compress={0} is not allowed among the options of pg_basebackup; use server-gzip, server-lz4 or server-zstd"
-    )]
-    Compress(String),
     /// The password file could not be written.
     #[error("the password file could not be written: {0}")]
     Pgpass(#[source] std::io::Error),
@@ -88,7 +65,7 @@ pub struct Order {
     /// The identity that the copy must have.
     pub system_id: SystemId,
     /// `postgresql.basebackup` (P201).
-    pub options: Vec<ToolOption>,
+    pub options: Arguments,
     /// The version of the local programs (`server_version_num`).
     pub version: u32,
 }
@@ -101,7 +78,6 @@ pub async fn clone(
     order: &Order,
     progress: &watch::Sender<Progress>,
 ) -> Result<Complete, CloneError> {
-    let options = user_options(order)?;
     let pgpass = paths.pgpass.clone();
     let source = order.source.clone();
     let written = off_loop(move || write_pgpass(&pgpass, &[&source])).await.map_err(CloneError::Pgpass)?;
@@ -114,11 +90,11 @@ pub async fn clone(
         .args(["--wal-method=stream", "--progress", "--no-password", "--no-sync"])
         .arg(format!("--dbname={}", info.text(order.version)))
         .in_c_locale();
-    if !options.iter().any(|option| option.starts_with("--checkpoint")) {
+    if !order.options.give("checkpoint") {
         // Waiting for a spread checkpoint would add up to checkpoint_timeout to every clone.
         program = program.arg("--checkpoint=fast");
     }
-    program = program.args(options);
+    program = program.args(order.options.as_slice());
     if copy_once(program.clone(), progress).await.is_err() {
         tokio::time::sleep(PAUSE).await;
         copy_once(program, progress).await?;
@@ -185,24 +161,9 @@ async fn verify(paths: &Paths, directory: &Path, order: &Order) -> Result<(), Cl
     Ok(())
 }
 
-fn user_options(order: &Order) -> Result<Vec<String>, CloneError> {
-    let mut forbidden = FORBIDDEN.to_vec();
-    if order.version < 150_000 {
-        forbidden.push("compress");
-    }
-    for option in order.options.iter().filter(|option| option.name == "compress") {
-        let method = option.value.clone().unwrap_or_default();
-        if order.version >= 150_000 && !method.starts_with("server") {
-            return Err(CloneError::Compress(method));
-        }
-    }
-    Ok(arguments("pg_basebackup", &order.options, &forbidden)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::Login;
 
     #[test]
     fn progress_is_read_from_what_pg_basebackup_prints() {
@@ -211,23 +172,5 @@ mod tests {
             Some(Progress { done: 1234 * 1024, total: 5678 * 1024 })
         );
         assert_eq!(read_progress("waiting for checkpoint"), None);
-    }
-
-    /// P201.
-    #[test]
-    fn forbidden_options_are_refused() {
-        let source =
-            Target { host: "h".into(), port: 1, database: "postgres".into(), login: Login::default() };
-        let order = |name: &str, value: &str, version| Order {
-            source: source.clone(),
-            system_id: SystemId(1),
-            options: vec![ToolOption { name: name.into(), value: Some(value.into()) }],
-            version,
-        };
-        assert_eq!(user_options(&order("max-rate", "100M", 150_000)).unwrap(), ["--max-rate=100M"]);
-        assert!(user_options(&order("dbname", "x", 150_000)).is_err());
-        assert!(user_options(&order("compress", "server-gzip", 140_000)).is_err());
-        assert!(user_options(&order("compress", "gzip", 150_000)).is_err());
-        assert!(user_options(&order("compress", "server-gzip", 150_000)).is_ok());
     }
 }

@@ -8,12 +8,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use config::Arguments;
 use dcs::{Lsn, Timeline};
 
 use super::archive::{ARCHIVE, archive_ready, archiver};
 use super::conninfo::write_pgpass;
 use super::controldata::{self, ControlError, ControlFile, State};
-use super::initdb::{InitdbError, ToolOption, arguments};
 use super::run;
 use super::{Conninfo, Paths, Stopped, Target, files, off_loop};
 use crate::command::{CommandError, Program};
@@ -25,26 +25,9 @@ const GLANCE: Duration = Duration::from_secs(30);
 /// How long a rewind may take; it is a job that can be cancelled, this only ends what hangs for ever.
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
-/// Options that operators must not give (patroni-compat 3.3).
-const FORBIDDEN: [&str; 10] = [
-    "target-pgdata",
-    "source-pgdata",
-    "source-server",
-    "write-recovery-conf",
-    "dry-run",
-    "restore-target-wal",
-    "config-file",
-    "no-ensure-shutdown",
-    "version",
-    "help",
-];
-
 /// The directory was not brought back.
 #[derive(Debug, thiserror::Error)]
 pub enum RewindError {
-    /// An option is not the operator's to give.
-    #[error(transparent)]
-    Option(#[from] InitdbError),
     /// A file could not be written.
     #[error("{what}: {source}")]
     Files {
@@ -283,7 +266,7 @@ pub struct Order {
     /// The leader, with the login for rewinds.
     pub source: Target,
     /// `postgresql.rewind`: the operator's options.
-    pub options: Vec<ToolOption>,
+    pub options: Arguments,
     /// `restore_command`, if there is one: missing WAL is fetched with it (P233).
     pub restore_command: Option<String>,
     /// `archive_command`, if archiving is on.
@@ -305,7 +288,6 @@ pub async fn rewind(
     order: &Order,
 ) -> Result<(), RewindError> {
     right_proof(paths, stopped)?;
-    let options = arguments("pg_rewind", &order.options, &FORBIDDEN)?;
     if let Some(command) = &order.archive_command {
         archive_ready(paths, command).await?;
     }
@@ -327,7 +309,7 @@ pub async fn rewind(
         .arg(&paths.data_dir)
         .arg("--source-server")
         .arg(info.text(order.version))
-        .args(options)
+        .args(order.options.as_slice())
         // Everything is made durable at once, below.
         .arg("--no-sync")
         .env("PGOPTIONS", "-c statement_timeout=0")

@@ -17,7 +17,7 @@ use crate::postgres::query::{Session, Terms};
 use crate::postgres::{
     Stopped, Target, conf, controldata, files, initdb as tool, off_loop, process, replication, rewind,
 };
-use crate::settings::{login, options};
+use crate::settings::login;
 
 /// How long killing everything of the instance may take.
 const KILL: Duration = Duration::from_secs(10);
@@ -36,9 +36,9 @@ pub async fn initdb(context: &Context) -> anyhow::Result<Gain> {
         })
         .await?
     };
-    let arguments = options(&settings.node.bootstrap.initdb);
+    let arguments = &settings.node.bootstrap.initdb;
     let superuser = login(&settings.node.postgresql.superuser);
-    let complete = tool::initdb(&settings.paths, room.path(), &arguments, &superuser).await?;
+    let complete = tool::initdb(&settings.paths, room.path(), arguments, &superuser).await?;
     install(context, room, complete).await?;
     if settings.postgres.pg_hba.is_none() && !settings.node.bootstrap.pg_hba.is_empty() {
         conf::append_hba(&settings.paths, &settings.node.bootstrap.pg_hba)?;
@@ -70,7 +70,7 @@ pub async fn clone(context: &Context, from: &NodeName) -> anyhow::Result<Gain> {
     let order = Order {
         source: settings.source(&host, port),
         system_id,
-        options: options(&settings.postgres.basebackup),
+        options: settings.postgres.basebackup.clone(),
         version: settings.version,
     };
     let complete = clone::clone(&settings.paths, room.path(), &order, &context.progress).await?;
@@ -183,7 +183,7 @@ pub async fn rewind(context: &Context, from: &NodeName) -> anyhow::Result<Gain> 
     conf::put(&settings.paths, &conf).await?;
     let order = rewind::Order {
         source: settings.remote(&host, port),
-        options: options(&settings.postgres.rewind),
+        options: settings.postgres.rewind.clone(),
         restore_command: settings.postgres.recovery_conf.get("restore_command").cloned(),
         archive_command: archive_command(context),
         version: settings.version,

@@ -113,7 +113,9 @@ impl Bench {
     /// A new database cluster that runs as a primary.
     pub async fn primary(&self, name: &str) -> (Node, Postmaster, Session) {
         let node = self.node(name);
-        initdb::initdb(&node.paths, &node.paths.data_dir, &[], &node.login()).await.unwrap();
+        initdb::initdb(&node.paths, &node.paths.data_dir, &config::Arguments::default(), &node.login())
+            .await
+            .unwrap();
         conf::write(&node.paths, &node.conf(None)).unwrap();
         let (postmaster, session) = node.start(Start::Primary).await;
         (node, postmaster, session)

@@ -22,7 +22,7 @@ fn a_clone_is_verified_and_shows_its_progress() {
         let order = Order {
             source: primary.target(),
             system_id: session.system_id(),
-            options: Vec::new(),
+            options: config::Arguments::default(),
             version: session.version(),
         };
         let (told, heard) = watch::channel(Progress::default());
@@ -65,10 +65,8 @@ fn a_cancelled_clone_is_killed() {
         let order = Order {
             source: primary.target(),
             system_id: session.system_id(),
-            options: vec![crate::postgres::initdb::ToolOption {
-                name: "max-rate".into(),
-                value: Some("1M".into()),
-            }],
+            options: config::Arguments::of(config::Tool::Basebackup, &serde_json::json!({"max-rate": "1M"}))
+                .0,
             version: session.version(),
         };
         let (told, mut heard) = watch::channel(Progress::default());

@@ -34,7 +34,7 @@ fn verdict(control: &ControlFile, end: Lsn, was_primary: bool, leader: &Lineage)
 fn order(leader: &Node, floor: Lsn) -> Order {
     Order {
         source: leader.target(),
-        options: Vec::new(),
+        options: config::Arguments::default(),
         restore_command: None,
         archive_command: None,
         version: 150_000,
@@ -248,7 +248,7 @@ fn the_end_of_a_crashed_log_is_found() {
         let order = crate::postgres::clone::Order {
             source,
             system_id: session.system_id(),
-            options: Vec::new(),
+            options: config::Arguments::default(),
             version: session.version(),
         };
         let (told, _heard) = tokio::sync::watch::channel(crate::postgres::clone::Progress::default());
