@@ -27,6 +27,9 @@ pub struct ClusterConfig {
     pub primary_start_timeout: Duration,
     /// How long a demoting primary may take to stop; zero: no limit (`primary_stop_timeout`).
     pub primary_stop_timeout: Duration,
+    /// How long candidates let a primary be that lost the lease while WAL still flows from it; zero: not at
+    /// all (`primary_race_backoff`).
+    pub primary_race_backoff: Duration,
     /// Whether a candidate on an older timeline is refused (`check_timeline`).
     pub check_timeline: bool,
     /// Whether operators have taken over (`pause`).
@@ -89,6 +92,7 @@ impl Default for ClusterConfig {
             max_timelines_history: 0,
             primary_start_timeout: Duration::from_secs(300),
             primary_stop_timeout: Duration::ZERO,
+            primary_race_backoff: Duration::ZERO,
             check_timeline: false,
             pause: false,
             member_slots_ttl: Duration::from_secs(1800),
@@ -181,6 +185,8 @@ impl ClusterConfig {
                 ["primary_stop_timeout", "master_stop_timeout"],
                 default.primary_stop_timeout,
             ),
+            primary_race_backoff: read::seconds(tree, "primary_race_backoff")
+                .unwrap_or(default.primary_race_backoff),
             check_timeline: flag("check_timeline", default.check_timeline),
             pause: flag("pause", default.pause),
             member_slots_ttl: read::seconds(tree, "member_slots_ttl").unwrap_or(default.member_slots_ttl),

@@ -334,3 +334,12 @@ fn options_become_arguments_and_forbidden_ones_are_named() {
         assert!(problems[0].to_string().contains("which matriarch decides itself"), "{}", problems[0]);
     }
 }
+
+// P228
+#[test]
+fn the_backoff_of_an_election_is_read() {
+    assert_eq!(cluster(&json!({})).primary_race_backoff, Duration::ZERO);
+    assert_eq!(cluster(&json!({"primary_race_backoff": "20"})).primary_race_backoff, Duration::from_secs(20));
+    let (found, problems) = ClusterConfig::from_document(&json!({"primary_race_backoff": 20}));
+    assert_eq!((found.primary_race_backoff, problems.len()), (Duration::from_secs(20), 0));
+}

@@ -132,6 +132,9 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     if for_me {
         return named_candidate(seen, past, view);
     }
+    if let Some(until) = backs_off(seen, &past).filter(|_| failover.is_none()) {
+        return Decision::wait(seen, past, Reason::PrimaryStillWrites).wake_by(until);
+    }
     let open = unanswered(seen, view, past.vacant_since.unwrap_or(seen.now));
     if !open.is_empty() {
         // While the answers are renewed, what they said last is the reason to wait.
@@ -148,6 +151,16 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
         Some(because) => Decision::wait(seen, past, because).wake_by(seen.now + STALE),
         None => Decision::act(seen, past, Reason::BestCandidate, [Step::Acquire]),
     }
+}
+
+/// Until when an election waits for a primary that lost the lease and still sends WAL (`primary_race_backoff`): its
+/// daemon may have died alone, and come back. What nobody streams does not flow; whether it does is seen
+/// within a `loop_wait`.
+fn backs_off(seen: &Observation, past: &Past) -> Option<Moment> {
+    let (since, (_, standby)) = (past.vacant_since?, seen.standby()?);
+    let flowed = past.flow.map_or(since, |(_, when)| when.max(since));
+    let until = (flowed + seen.settings.loop_wait).min(since + seen.settings.primary_race_backoff);
+    (standby.streaming && seen.now < until).then_some(until)
 }
 
 /// What an operator asks for now; a switchover for later means nothing to an election.

@@ -23,6 +23,8 @@ pub struct Past {
     pub bootstrapping: bool,
     /// Since when the lease has been vacant.
     pub vacant_since: Option<Moment>,
+    /// Up to where this standby has come, and when it last came further.
+    pub flow: Option<(Lsn, Moment)>,
     /// Why the others' last answers kept this node from taking the vacant lease.
     pub verdict: Option<Reason>,
     /// The reign on whose timeline this leader has checkpointed.
@@ -111,6 +113,13 @@ impl Past {
         past.vacant_since = match seen.standing_of_key() {
             Standing::Vacant => past.vacant_since.or(Some(seen.now)),
             _ => None,
+        };
+        past.flow = match (seen.standby(), past.flow) {
+            (Some((running, _)), Some((at, when))) if running.position <= at => Some((at, when)),
+            (Some((running, _)), Some(_)) => Some((running.position, seen.now)),
+            // What it had when it was first seen did not flow just now.
+            (Some((running, _)), None) => Some((running.position, Moment::default())),
+            (None, _) => None,
         };
         if past.vacant_since.is_none() {
             past.verdict = None;

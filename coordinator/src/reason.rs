@@ -91,6 +91,8 @@ pub enum Reason {
     AskCandidates,
     /// Something keeps this node from leading.
     NotEligible(Obstacle),
+    /// The primary that lost the lease still sends WAL.
+    PrimaryStillWrites,
     /// A candidate was named, and it is another node.
     LeaveToCandidate(String),
     /// The database must start before it can lead.
@@ -210,6 +212,7 @@ impl fmt::Display for Reason {
             Self::WaitForMembers => f.write_str("nobody holds the lease, and this node was only just listed as a member: waiting a moment for the others"),
             Self::AskCandidates => f.write_str("manual failover: asking the members who could take over"),
             Self::NotEligible(obstacle) => write!(f, "following a different leader because {obstacle}"),
+            Self::PrimaryStillWrites => f.write_str("nobody holds the lease, and WAL still flows from the primary: letting it come back (primary_race_backoff)"),
             Self::LeaveToCandidate(name) => write!(f, "nobody holds the lease: leaving it to {name}, as an operator asked"),
             Self::StartFirst => f.write_str("nobody holds the lease: starting Postgres as a standby first"),
             Self::HandOver { to: Some(to) } => write!(f, "manual failover: demoting myself for {to}"),

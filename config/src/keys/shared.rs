@@ -53,9 +53,8 @@ pub(super) const KEYS: &[Key] = &[
         "primary_race_backoff",
         Kind::Seconds(0),
         "0",
-        "How long a node waits after losing the race for the lease.",
-    )
-    .later(),
+        "How long candidates wait while WAL still flows from a primary that lost its lease; 0 is not at all.",
+    ),
     dynamic("synchronous_mode", Kind::BoolOr(&["quorum"]), "off", "Which commits wait for standbys.")
         .withholds(),
     dynamic(

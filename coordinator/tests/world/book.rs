@@ -46,6 +46,7 @@ fn samples() -> Vec<Reason> {
         Reason::WaitForMembers,
         Reason::AskCandidates,
         Reason::NotEligible(Obstacle::Nofailover),
+        Reason::PrimaryStillWrites,
         Reason::LeaveToCandidate("n1".into()),
         Reason::StartFirst,
         Reason::HandOver { to: Some("n1".into()) },

@@ -250,6 +250,7 @@ impl World {
             "ttl" => settings.ttl = seconds()?,
             "loop_wait" => settings.loop_wait = seconds()?,
             "primary_start_timeout" => settings.primary_start_timeout = seconds()?,
+            "primary_race_backoff" => settings.primary_race_backoff = seconds()?,
             "member_slots_ttl" => settings.member_slots_ttl = seconds()?,
             "maximum_lag_on_failover" => settings.maximum_lag_on_failover = position(value)?,
             "check_timeline" => settings.check_timeline = value == "true",
