@@ -76,6 +76,24 @@ async fn a_replica_is_cloned_anew_and_the_leader_is_not() {
     assert_eq!(cluster.wait_healthy(PATIENCE).await.unwrap().name, leader.name);
 }
 
+/// P100 what custody would refuse is refused before anything is stopped, in its words: a file that is not Postgres's.
+#[tokio::test]
+async fn a_copy_that_must_not_go_is_refused_at_once() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (_, replicas) = cluster.roles().await.unwrap();
+    let node = replicas[0];
+    let (precious, before) = (node.data().join("precious.txt"), node.postmaster());
+    std::fs::write(&precious, "do not lose me").unwrap();
+    let (code, text) = answer(node, "POST", "/reinitialize", json!({})).await;
+    assert_eq!(code, 503, "{text}");
+    assert!(text.starts_with("can not reinitialize: the data directory stays where it is: "), "{text}");
+    assert!(text.contains("precious.txt") && text.contains("move what is not Postgres's out"), "{text}");
+    assert_eq!(node.postmaster(), before, "Postgres runs on");
+    std::fs::remove_file(&precious).unwrap();
+    assert_eq!(answer(node, "POST", "/reinitialize", json!({})).await, said(200, "reinitialize started"));
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+}
+
 /// P100 without a leader there is nothing to clone from.
 #[tokio::test]
 async fn without_a_leader_nothing_is_cloned() {

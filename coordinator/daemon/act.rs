@@ -7,12 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use api::command::Reply as Answer;
 use coordinator::slots::SlotChange;
-use coordinator::{Reply, Step, Task, Upstream};
+use coordinator::{Consent, Reply, Step, Task, Upstream, Wish};
 use dcs::{Lsn, Moment, Status};
+use tokio::sync::watch;
 
 use crate::job::Done;
 use crate::lineage;
 use crate::node::Node;
+use crate::postgres::clone::Progress;
 use crate::postgres::replication::{self, Followed};
 use crate::postgres::{conninfo, off_loop, slots};
 use crate::task::{Context, Gain};
@@ -127,7 +129,8 @@ impl Node {
             Step::WriteHistory => self.write_history().await?,
             Step::Begin(task) => self.begin(task.clone()),
             Step::Cancel => self.cancel(),
-            Step::Answer(id, reply) => self.answer(*id, *reply),
+            Step::SeekConsent(id) => self.seek_consent(*id),
+            Step::Answer(id, reply) => self.answer(*id, reply),
             Step::Exit { code } => self.exit = Some(*code),
         }
         Ok(())
@@ -154,22 +157,45 @@ impl Node {
         }
     }
 
+    /// All that is known now, for work beside the loop.
+    fn context(&self, progress: watch::Sender<Progress>) -> Context {
+        Context {
+            settings: Arc::clone(&self.settings),
+            keeper: self.keeper.clone(),
+            dcs: self.dcs.clone(),
+            view: self.seen.borrow().view.clone().unwrap_or_default(),
+            postmaster: self.instance.postmaster(),
+            session: self.instance.session(),
+            directory: self.instance.on_disk().and_then(|found| found.identity),
+            progress,
+        }
+    }
+
     /// Starts a job with all that is known now.
     fn begin(&mut self, task: Task) {
-        let (settings, keeper, dcs) = (Arc::clone(&self.settings), self.keeper.clone(), self.dcs.clone());
-        let view = self.seen.borrow().view.clone().unwrap_or_default();
-        let (postmaster, session) = (self.instance.postmaster(), self.instance.session());
-        let directory = self.instance.on_disk().and_then(|found| found.identity);
-        self.jobs.begin(task, |progress| Context {
-            settings,
-            keeper,
-            dcs,
-            view,
-            postmaster,
-            session,
-            directory,
-            progress,
-        });
+        let context = self.context(self.jobs.telling());
+        self.jobs.begin(task, context);
+    }
+
+    /// Asks custody about the copy here, beside the loop: the leader's server has to answer.
+    fn seek_consent(&mut self, id: u64) {
+        let Some(leader) =
+            self.seen.borrow().view.as_ref().and_then(|view| Some(view.leader.as_ref()?.name.clone()))
+        else {
+            return;
+        };
+        let context = self.context(self.jobs.telling());
+        self.consents.seek(id, leader, context);
+        self.consented(id, Consent::Asked);
+    }
+
+    /// What custody says about the copy here is part of the request from now on.
+    pub(crate) fn consented(&mut self, id: u64, said: Consent) {
+        if let Some((request, _)) = self.requests.get_mut(&id)
+            && let Wish::Reinitialize { consent, .. } = &mut request.wish
+        {
+            *consent = said;
+        }
     }
 
     /// Lets the lease go, with the position at which this server stopped.
@@ -274,7 +300,7 @@ impl Node {
         Ok(())
     }
 
-    fn answer(&mut self, id: u64, reply: Reply) {
+    fn answer(&mut self, id: u64, reply: &Reply) {
         let Some((_, answer)) = self.requests.remove(&id) else { return };
         let reply = match reply {
             Reply::ConditionsNotMet => Answer::text(503, "restart conditions are not satisfied"),
@@ -284,6 +310,7 @@ impl Node {
             }
             Reply::NoLeader => Answer::text(503, "Cluster has no leader, can not reinitialize"),
             Reply::IamLeader => Answer::text(503, "I am the leader, can not reinitialize"),
+            Reply::Refused(why) => Answer::text(503, format!("can not reinitialize: {why}")),
             Reply::Started => Answer::text(200, "reinitialize started"),
             Reply::Restarted => Answer::text(200, "restarted successfully"),
             Reply::RestartFailed => Answer::text(503, "restart failed"),

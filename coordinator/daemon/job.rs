@@ -35,15 +35,19 @@ impl Default for Jobs {
 
 impl Jobs {
     /// Begins a job in place of the one that runs.
-    pub fn begin(&mut self, task: Task, context: impl FnOnce(watch::Sender<Progress>) -> Context) {
+    pub fn begin(&mut self, task: Task, context: Context) {
         self.cancel();
         self.running = Some(Job { task: task.clone(), since: Moment::now() });
         self.tell.send_replace(Progress::default());
-        let context = context(self.tell.clone());
         self.set.spawn(async move {
             let result = task::run(&task, &context).await;
             Done { task, result }
         });
+    }
+
+    /// Where a job tells how far it is.
+    pub fn telling(&self) -> watch::Sender<Progress> {
+        self.tell.clone()
     }
 
     /// Ends the running job at once; programs that it started are killed with it.

@@ -5,6 +5,7 @@ mod act;
 mod alone;
 mod command;
 mod complaints;
+mod consent;
 mod crash;
 mod custody;
 mod disk;

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::complaints::Complaints;
+use crate::consent::Consents;
 use crate::crash::Crash;
 use crate::instance::Instance;
 use crate::job::Jobs;
@@ -42,6 +43,7 @@ pub struct Node {
     pub(crate) dcs: Dcs,
     pub(crate) keeper: Keeper,
     pub(crate) instance: Instance,
+    pub(crate) consents: Consents,
     pub(crate) crash: Crash,
     pub(crate) jobs: Jobs,
     pub(crate) peers: Peers,
@@ -131,6 +133,7 @@ impl Node {
             dcs: parts.dcs,
             keeper: parts.keeper,
             instance: Instance::default(),
+            consents: Consents::default(),
             crash: Crash::default(),
             jobs: Jobs::default(),
             peers: Peers::new(parts.client),
@@ -241,6 +244,7 @@ impl Node {
                 self.instance.ended(expected);
             }
             () = self.crash.read() => {}
+            (id, said) = self.consents.next() => self.consented(id, said),
             done = self.jobs.next() => self.finish(done),
             () = self.peers.next() => {}
             read = self.reading.next() => self.leader_history = read.or(self.leader_history.take()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::command::{Asked, Command, Reply, RestartRequest};
 use api::wall;
-use coordinator::{Request, Task, Wish};
+use coordinator::{Consent, Request, Task, Wish};
 use dcs::Moment;
 
 use crate::node::Node;
@@ -33,7 +33,8 @@ impl Node {
                 Err(reply) => reply,
             },
             Command::Reinitialize { force, from_leader } => {
-                return self.keep(Wish::Reinitialize { force, from_leader }, answer);
+                let wish = Wish::Reinitialize { force, from_leader, consent: Consent::Unasked };
+                return self.keep(wish, answer);
             }
             Command::CancelRestart => match self.scheduled_restart.take() {
                 Some(_) => Reply::text(200, "scheduled restart deleted"),

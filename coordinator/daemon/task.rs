@@ -52,6 +52,14 @@ pub enum Gain {
     OtherData,
 }
 
+/// Whether a person's wish for a new copy may be granted, as far as can be told while Postgres runs.
+///
+/// # Errors
+/// Why not.
+pub async fn consent(context: &Context, leader: &config::NodeName) -> anyhow::Result<()> {
+    data::consent(context, leader).await
+}
+
 /// Runs a job to its end.
 ///
 /// # Errors

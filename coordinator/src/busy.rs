@@ -11,6 +11,7 @@ use crate::leader;
 use crate::observation::{Job, Observation, Wish};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::request::{Verdict, may_reinitialize};
 
 /// Decides while a job runs; nothing if no job stands in the way.
 pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
@@ -30,8 +31,15 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
     }
     let mut steps = Vec::new();
     for request in seen.requests.iter().filter(|request| !performs(&job.task, past, request.id)) {
-        match request.wish {
-            Wish::Reinitialize { force: true, .. } => steps.push(Step::Cancel),
+        match &request.wish {
+            // What may not be begun must not end what runs.
+            Wish::Reinitialize { force: true, consent, .. } => {
+                match may_reinitialize(seen, request.id, consent) {
+                    Verdict::Goes => steps.push(Step::Cancel),
+                    Verdict::Say(step) => steps.push(step),
+                    Verdict::Waits => {}
+                }
+            }
             Wish::Reinitialize { .. } | Wish::Restart { .. } => {
                 steps.push(Step::Answer(request.id, Reply::Busy));
             }

@@ -4,6 +4,7 @@
 //! again. A step carries all its parameters; whoever runs it chooses nothing.
 
 use alloc::collections::BTreeSet;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -72,6 +73,8 @@ pub enum Step {
     Begin(Task),
     /// End the running job at once.
     Cancel,
+    /// Ask custody whether the local copy may go, as this request wishes.
+    SeekConsent(u64),
     /// Reply to a request.
     Answer(u64, Reply),
     /// End the daemon.
@@ -82,7 +85,7 @@ pub enum Step {
 }
 
 /// A reply to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The filters of a restart do not match.
     ConditionsNotMet,
@@ -92,6 +95,8 @@ pub enum Reply {
     NoLeader,
     /// This node leads.
     IamLeader,
+    /// Custody refuses, for this reason.
+    Refused(String),
     /// It has begun.
     Started,
     /// The stopped server runs again.
@@ -234,6 +239,7 @@ impl fmt::Display for Step {
             Self::WriteHistory => f.write_str("write history"),
             Self::Begin(task) => write!(f, "begin {task}"),
             Self::Cancel => f.write_str("cancel job"),
+            Self::SeekConsent(id) => write!(f, "seek consent for request {id}"),
             Self::Answer(id, reply) => write!(f, "answer request {id}: {reply:?}"),
             Self::Exit { code } => write!(f, "exit {code}"),
         }

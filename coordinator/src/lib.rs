@@ -36,7 +36,7 @@ pub use local::{
     Control, ControlState, Data, Postgres, Process, Running, Slot, Standby, Unfinished, Upstream,
 };
 pub use observation::{
-    Asked, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair, Request,
+    Asked, Bootstrap, Consent, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair, Request,
     Standing, Store, Wish,
 };
 pub use past::{Intent, Past, Setback};

@@ -209,11 +209,27 @@ pub enum Wish {
         force: bool,
         /// Clone from the leader only.
         from_leader: bool,
+        /// Whether the local copy may go.
+        consent: Consent,
     },
     /// End the daemon and stop Postgres.
     Stop,
     /// End the daemon and leave Postgres running.
     LeaveRunning,
+}
+
+/// What custody says about moving the local copy aside, before whoever asked for it is told that it has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Consent {
+    /// It was not asked.
+    #[default]
+    Unasked,
+    /// It gathers evidence.
+    Asked,
+    /// As far as can be told while Postgres runs, it may go.
+    Given,
+    /// It may not, for this reason.
+    Refused(String),
 }
 
 /// Who leads, as far as this node can tell.

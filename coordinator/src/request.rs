@@ -6,7 +6,7 @@ use dcs::Moment;
 
 use crate::decision::{Decision, Reply, Step, StopMode, Task};
 use crate::local::{Data, Process};
-use crate::observation::{Observation, Request, Standing, Wish};
+use crate::observation::{Consent, Observation, Request, Standing, Wish};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::replica;
@@ -42,8 +42,19 @@ fn perform(seen: &Observation, past: &Past, request: &Request) -> Option<Decisio
                 refuse(seen, past, request.id)
             })
         }
-        Wish::Reinitialize { from_leader, .. } => {
-            Some(reinitialize(seen, past.clone(), request.id, *from_leader))
+        Wish::Reinitialize { from_leader, consent, .. } => {
+            let step = match may_reinitialize(seen, request.id, consent) {
+                Verdict::Waits => return None,
+                Verdict::Say(step) => step,
+                Verdict::Goes => {
+                    let intent =
+                        Some(Intent::Reinitialize { request: request.id, from_leader: *from_leader });
+                    let past = Past { intent, setback: None, ..past.clone() };
+                    let steps = [Step::Answer(request.id, Reply::Started)];
+                    return Some(Decision::act(seen, past, Reason::Reinitialize, steps));
+                }
+            };
+            Some(Decision::act(seen, past.clone(), Reason::Reinitialize, [step]))
         }
         Wish::Stop | Wish::LeaveRunning => None,
     }
@@ -142,17 +153,30 @@ fn revive(seen: &Observation, past: &Past, id: u64, timeout: Option<Duration>) -
     Some(decision.wake_by(since + patience))
 }
 
-fn reinitialize(seen: &Observation, past: Past, id: u64, from_leader: bool) -> Decision {
-    match seen.standing_of_key() {
-        _ if seen.holds_lease() => {
-            Decision::act(seen, past, Reason::Reinitialize, [Step::Answer(id, Reply::IamLeader)])
-        }
-        Standing::Theirs(_) => {
-            let intent = Some(Intent::Reinitialize { request: id, from_leader });
-            let past = Past { intent, setback: None, ..past };
-            Decision::act(seen, past, Reason::Reinitialize, [Step::Answer(id, Reply::Started)])
-        }
-        _ => Decision::act(seen, past, Reason::Reinitialize, [Step::Answer(id, Reply::NoLeader)]),
+/// Whether a new copy may be begun.
+pub enum Verdict {
+    /// It may.
+    Goes,
+    /// It is not known yet.
+    Waits,
+    /// It may not, or custody must be asked.
+    Say(Step),
+}
+
+/// Judges a wish for a new copy before anybody is told that it has begun. Where nothing lies, nothing has to go.
+pub fn may_reinitialize(seen: &Observation, id: u64, consent: &Consent) -> Verdict {
+    if seen.holds_lease() {
+        return Verdict::Say(Step::Answer(id, Reply::IamLeader));
+    }
+    if !matches!(seen.standing_of_key(), Standing::Theirs(_)) {
+        return Verdict::Say(Step::Answer(id, Reply::NoLeader));
+    }
+    match consent {
+        _ if seen.data == Data::Empty => Verdict::Goes,
+        Consent::Given => Verdict::Goes,
+        Consent::Asked => Verdict::Waits,
+        Consent::Unasked => Verdict::Say(Step::SeekConsent(id)),
+        Consent::Refused(why) => Verdict::Say(Step::Answer(id, Reply::Refused(why.clone()))),
     }
 }
 

@@ -107,6 +107,13 @@ pub fn warrant(paths: &Paths, stopped: Stopped, request: Request) -> Result<Warr
     Ok(Warrant { paths: paths.clone(), until: evidence.now + LIFETIME, request, evidence, _lock: lock })
 }
 
+/// Judges without stopping anything: everything but the proof that nobody uses the directory.
+pub fn would_agree(paths: &Paths, request: &Request) -> Result<(), CustodyError> {
+    let mut evidence = gather(paths, request, None, true);
+    evidence.usage = Usage { nobody_seen: Some(evidence.now), pid_file_alive: false, locked_by_us: true };
+    judgement::judge(&evidence).map_err(CustodyError::Refused)
+}
+
 impl Warrant {
     /// Looks again at everything that can be looked at here, immediately before the act.
     pub(super) fn still_holds(&self) -> Result<(), CustodyError> {

@@ -12,7 +12,7 @@ mod moves;
 mod vault;
 
 pub use capsule::{Capsule, capsule};
-pub use evidence::{Request, warrant};
+pub use evidence::{Request, warrant, would_agree};
 pub use incoming::{Incoming, discard_leftovers, install, make_room};
 pub use moves::{identity, outside_links};
 pub use vault::{complete_interrupted, retire};

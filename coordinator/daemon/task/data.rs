@@ -97,21 +97,7 @@ pub async fn retire(context: &Context, grounds: Grounds, leader: Option<&NodeNam
     };
     let stopped = process::kill_all(&settings.paths, KILL).await?;
     let paths = settings.paths.clone();
-    let request = Request {
-        vault: settings.node.matriarch.vault_dir.clone(),
-        identity_when_decided: context.directory,
-        leadership,
-        permission: Permission {
-            grounds,
-            after_failed_rewind: settings.postgres.remove_data_directory_on_rewind_failure,
-            when_diverged: settings.postgres.remove_data_directory_on_diverged_timelines,
-            named: (grounds == Grounds::Reinitialize).then(|| settings.node.name.clone()),
-            our_marker: Work::Bootstrap.read(&paths)?.is_some(),
-            paused: settings.cluster.pause && grounds != Grounds::Reinitialize,
-            protected: false,
-        },
-        why: format!("{grounds:?}"),
-    };
+    let request = request(context, grounds, leadership)?;
     let entry = off_loop(move || {
         let warrant = custody::warrant(&paths, stopped, request).map_err(std::io::Error::other)?;
         let emptied = custody::retire(warrant).map_err(std::io::Error::other)?;
@@ -122,6 +108,35 @@ pub async fn retire(context: &Context, grounds: Grounds, leader: Option<&NodeNam
     .await?;
     tracing::warn!("the data directory was moved aside, whole, to {}", entry.display());
     Ok(Gain::OtherData)
+}
+
+/// Whether custody would agree to a person's wish, if Postgres were stopped.
+pub async fn consent(context: &Context, leader: &NodeName) -> anyhow::Result<()> {
+    let leadership = leadership(context, leader).await?;
+    let request = request(context, Grounds::Reinitialize, Some(leadership))?;
+    let paths = context.settings.paths.clone();
+    off_loop(move || custody::would_agree(&paths, &request).map_err(std::io::Error::other)).await?;
+    Ok(())
+}
+
+/// What custody is asked, with all that it cannot find out by itself.
+fn request(context: &Context, grounds: Grounds, leadership: Option<Leadership>) -> anyhow::Result<Request> {
+    let settings = &context.settings;
+    Ok(Request {
+        vault: settings.node.matriarch.vault_dir.clone(),
+        identity_when_decided: context.directory,
+        leadership,
+        permission: Permission {
+            grounds,
+            after_failed_rewind: settings.postgres.remove_data_directory_on_rewind_failure,
+            when_diverged: settings.postgres.remove_data_directory_on_diverged_timelines,
+            named: (grounds == Grounds::Reinitialize).then(|| settings.node.name.clone()),
+            our_marker: Work::Bootstrap.read(&settings.paths)?.is_some(),
+            paused: settings.cluster.pause && grounds != Grounds::Reinitialize,
+            protected: false,
+        },
+        why: format!("{grounds:?}"),
+    })
 }
 
 /// Who leads, read twice around an answer of the leader's own server.

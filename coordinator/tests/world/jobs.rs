@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use config::NodeName;
-use coordinator::{ControlState, Grounds, Process, StopMode, Task, Unfinished};
+use coordinator::{Consent, ControlState, Grounds, Process, StopMode, Task, Unfinished};
 use dcs::{Epoch, Lsn, SystemId, Timeline};
 
 use super::World;
@@ -258,6 +258,16 @@ impl World {
         dir.signal = true;
         dir.marker = None;
         Ok(())
+    }
+
+    /// Custody's answer before anything is stopped.
+    pub(super) fn consent(&self, name: &NodeName) -> Consent {
+        let leader = self.store.leader.as_ref().map(|leader| leader.name.clone());
+        let proves = leader.is_some_and(|leader| {
+            let server = self.nodes.get(&leader).map(|node| &node.server);
+            self.linked(name, &leader) && server.is_some_and(|server| server.writable() && server.answers())
+        });
+        if proves { Consent::Given } else { Consent::Refused("the leader does not answer SQL".into()) }
     }
 
     /// Custody's part: only with a grown-up proof is a directory moved aside.

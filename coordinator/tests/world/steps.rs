@@ -113,8 +113,18 @@ impl World {
                 self.daemon(name).job = None;
                 self.soon(name);
             }
+            Step::SeekConsent(id) => {
+                let said = self.consent(name);
+                let mut open = self.daemon(name).requests.iter_mut();
+                if let Some(request) = open.find(|request| request.id == *id)
+                    && let Wish::Reinitialize { consent, .. } = &mut request.wish
+                {
+                    *consent = said;
+                }
+                self.soon(name);
+            }
             Step::Answer(id, reply) => {
-                let (id, reply) = (*id, *reply);
+                let (id, reply) = (*id, reply.clone());
                 self.daemon(name).requests.retain(|request| request.id != id);
                 self.say(name.as_str(), &format!("(request {id} is answered: {reply:?})"));
                 self.soon(name);

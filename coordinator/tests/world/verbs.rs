@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::NodeName;
-use coordinator::{Bootstrap, Process, Wish};
+use coordinator::{Bootstrap, Consent, Process, Wish};
 use dcs::{Epoch, Failover, Initialize, Leader, SystemId, Timeline, Versioned};
 
 use super::node::Daemon;
@@ -149,7 +149,8 @@ impl World {
             ("restart", filters) => self.restart(name, filters),
             ("reinit", how) => {
                 let force = how.contains(&"force");
-                self.request(name, Wish::Reinitialize { force, from_leader: how.contains(&"from-leader") });
+                let (from_leader, consent) = (how.contains(&"from-leader"), Consent::Unasked);
+                self.request(name, Wish::Reinitialize { force, from_leader, consent });
             }
             _ => return Err("unknown verb".into()),
         }
