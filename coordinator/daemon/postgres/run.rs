@@ -253,7 +253,7 @@ async fn deaf(paths: &Paths, postmaster: &Postmaster, stop: Stop) {
         }
     };
     if tokio::time::timeout(patience, noted).await.is_ok() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
