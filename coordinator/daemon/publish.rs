@@ -1,5 +1,6 @@
 //! Telling others: the member record, the leader's status, the node's own status
-//! for REST. Records are written when they differ, positions at most once per `loop_wait`.
+//! for REST. Records are written when they differ,
+//! positions when they moved by enough and at most once per `loop_wait`.
 
 mod cache;
 mod record;
@@ -17,7 +18,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 pub use cache::{cache_document, cached_document};
-use record::{epoch_of, leader_status, server, without_positions};
+use record::{Worth, epoch_of, leader_status, server};
 
 use crate::complaints::Complaints;
 use crate::lease::{Tenure, chain};
@@ -256,10 +257,8 @@ impl Node {
         }
         let record = self.record(status, tenure);
         if let Some((before, lease, at)) = &self.published.member {
-            let fresh = now.since(*at) < self.settings.cluster.loop_wait;
-            let same =
-                *before == record || (fresh && without_positions(before) == without_positions(&record));
-            if same && *lease == session.lease() && self.still_there() {
+            let worth = self.worth(now.since(*at)).member(before, &record);
+            if !worth && *lease == session.lease() && self.still_there() {
                 return;
             }
         }
@@ -269,6 +268,13 @@ impl Node {
             let done = dcs.write_member(&me, &record, &session).await;
             (Written::Member(Box::new(record), session.lease(), now), done)
         });
+    }
+
+    /// What is worth a write, `age` after the last.
+    fn worth(&self, age: Duration) -> Worth {
+        let cluster = &self.settings.cluster;
+        let leader = self.seen.borrow().view.as_ref().and_then(|view| view.status.optime);
+        Worth::new(age < cluster.loop_wait, cluster.maximum_lag_on_failover, leader)
     }
 
     /// Whether our own record is in the view; somebody may have removed it.
@@ -340,8 +346,7 @@ impl Node {
             self.settings.cluster.member_slots_ttl,
         );
         if let Some((before, at)) = &self.published.status {
-            let soon = now.since(*at) < self.settings.cluster.loop_wait;
-            if *before == status || soon {
+            if !self.worth(now.since(*at)).status(before, &status) {
                 return;
             }
         }

@@ -263,16 +263,25 @@ impl Dcs {
         Err(RenewError::Lost { holder: answer.record.map(|record| text::leader(&record).name) })
     }
 
-    /// Renews the session and proves that the leader key is ours. Returns the moment before the
-    /// keepalive was sent: authority runs from it. At most two attempts of [`Session::pace`] each.
+    /// Renews the session and proves that the leader key is ours, both at once. Returns the moment
+    /// before either was sent: authority runs from it. Each is one attempt of [`Session::pace`].
+    ///
+    /// Which of the two the store performs first does not matter: both happen after that moment, so the
+    /// lease ends no earlier than a ttl after it, and the key that was under it lasts as long (§6.1).
     ///
     /// # Errors
     /// [`RenewError::Lost`] and [`RenewError::LeaseGone`] end authority now;
     /// [`RenewError::Store`] leaves it to its deadline.
     pub async fn renew(&self, session: &Session, leadership: &Leadership) -> Result<Moment, RenewError> {
-        let sent = self.renew_session(session).await?;
-        self.prove_within(leadership, Patience::once(session.pace())).await?;
-        Ok(sent)
+        let sent = Moment::now();
+        let proof = self.prove_within(leadership, Patience::once(session.pace()));
+        let (renewed, proven) = tokio::join!(self.renew_session(session), proof);
+        match (renewed, proven) {
+            (_, Err(lost @ RenewError::Lost { .. })) => Err(lost),
+            (Err(error), _) => Err(error.into()),
+            (Ok(_), Err(error)) => Err(error),
+            (Ok(_), Ok(_)) => Ok(sent),
+        }
     }
 
     /// Gives the lead up. Guard: the key still has our name and its epoch (P007).

@@ -39,8 +39,65 @@ pub fn leader_status(
 }
 
 /// A member record as far as it is worth writing at once.
-pub fn without_positions(record: &Member) -> Member {
+fn without_positions(record: &Member) -> Member {
     Member { xlog_location: None, receive_lsn: None, replay_lsn: None, ..record.clone() }
+}
+
+/// Which changes of positions are worth a write. Postgres moves its log a little now and then
+/// without any data in it, and an idle cluster writes nothing to the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Worth {
+    /// The last write is younger than `loop_wait`: no position is worth another.
+    pub soon: bool,
+    /// A move of fewer bytes changes nothing that anybody decides by.
+    pub trifle: u64,
+    /// What the leader's position is known to be.
+    pub leader: Option<Lsn>,
+}
+
+impl Worth {
+    /// A thousandth of the lag that decides a failover.
+    pub fn new(soon: bool, maximum_lag: u64, leader: Option<Lsn>) -> Self {
+        Self { soon, trifle: maximum_lag / 1024, leader }
+    }
+
+    /// Whether a member record must be written in the place of `before`.
+    pub fn member(self, before: &Member, now: &Member) -> bool {
+        let positions = |record: &Member| [record.xlog_location, record.receive_lsn, record.replay_lsn];
+        if before == now {
+            return false;
+        }
+        if without_positions(before) != without_positions(now) {
+            return true;
+        }
+        // Who has caught up says so, however little it was.
+        let leader = self.leader;
+        let caught_up = move |at: Option<Lsn>| at.is_none() || at >= leader;
+        let small = positions(before)
+            .into_iter()
+            .zip(positions(now))
+            .all(|(before, now)| before == now || (caught_up(before) && self.small(before, now)));
+        !self.soon && !small
+    }
+
+    /// Whether a status must be written in the place of `before`.
+    pub fn status(self, before: &Status, now: &Status) -> bool {
+        let small = before.retain_slots == now.retain_slots
+            && before.slots.len() == now.slots.len()
+            && self.small(before.optime, now.optime)
+            && before
+                .slots
+                .iter()
+                .all(|(name, at)| now.slots.get(name).is_some_and(|now| self.small(Some(*at), Some(*now))));
+        !self.soon && !small
+    }
+
+    fn small(self, before: Option<Lsn>, now: Option<Lsn>) -> bool {
+        match (before, now) {
+            (Some(before), Some(now)) => before.0.abs_diff(now.0) < self.trifle || before == now,
+            (before, now) => before == now,
+        }
+    }
 }
 
 /// What a look at Postgres says, in the words of the status.
@@ -101,6 +158,36 @@ pub fn epoch_of(at: Moment, now: Moment) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_move_of_the_log_is_not_written_but_catching_up_is() {
+        let at = |lsn| Member { xlog_location: Some(Lsn(lsn)), ..Member::default() };
+        let worth = Worth::new(false, 1 << 20, Some(Lsn(5000)));
+        assert!(!worth.member(&at(5000), &at(5000)));
+        assert!(!worth.member(&at(5000), &at(5096)), "a record of running transactions");
+        assert!(worth.member(&at(5000), &at(6024)));
+        assert!(worth.member(&at(4990), &at(5000)), "it shows a lag that is over");
+        assert!(worth.member(&at(6024), &at(5000)), "back, after a rewind");
+        assert!(worth.member(&at(5000), &Member { state: "stopped".into(), ..at(5000) }));
+        assert!(!Worth { soon: true, ..worth }.member(&at(5000), &at(9000)));
+        let strict = Worth::new(false, 0, None);
+        assert!(strict.member(&at(5000), &at(5001)), "no lag is allowed at all");
+        assert!(!strict.member(&at(5000), &at(5000)));
+    }
+
+    #[test]
+    fn a_status_is_written_for_data_and_for_slots() {
+        let at = |lsn, slot: &str| Status {
+            optime: Some(Lsn(lsn)),
+            slots: BTreeMap::from([(slot.to_owned(), Lsn(lsn))]),
+            ..Status::default()
+        };
+        let worth = Worth::new(false, 1 << 20, None);
+        assert!(!worth.status(&at(5000, "n1"), &at(5096, "n1")));
+        assert!(worth.status(&at(5000, "n1"), &at(6024, "n1")));
+        assert!(worth.status(&at(5000, "n1"), &at(5000, "n2")));
+        assert!(!Worth { soon: true, ..worth }.status(&at(5000, "n1"), &at(9000, "n1")));
+    }
 
     #[test]
     fn times_come_out_to_the_microsecond() {
