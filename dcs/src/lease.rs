@@ -273,14 +273,15 @@ impl Dcs {
     /// [`RenewError::Lost`] and [`RenewError::LeaseGone`] end authority now;
     /// [`RenewError::Store`] leaves it to its deadline.
     pub async fn renew(&self, session: &Session, leadership: &Leadership) -> Result<Moment, RenewError> {
-        let sent = Moment::now();
-        let proof = self.prove_within(leadership, Patience::once(session.pace()));
-        let (renewed, proven) = tokio::join!(self.renew_session(session), proof);
-        match (renewed, proven) {
-            (_, Err(lost @ RenewError::Lost { .. })) => Err(lost),
+        // In boxes: both futures together are large, and this one is moved about.
+        let renewal = Box::pin(self.renew_session(session));
+        let proof = Box::pin(self.prove_within(leadership, Patience::once(session.pace())));
+        match tokio::join!(biased; renewal, proof) {
+            (Err(StoreError::LeaseGone), _) => Err(RenewError::LeaseGone),
+            (_, Err(error @ RenewError::Lost { .. })) => Err(error),
             (Err(error), _) => Err(error.into()),
             (Ok(_), Err(error)) => Err(error),
-            (Ok(_), Ok(_)) => Ok(sent),
+            (Ok(sent), Ok(proof)) => Ok(sent.min(proof.sent)),
         }
     }
 
