@@ -18,7 +18,7 @@ use crate::postgres::controldata::{self, Head};
 /// How long a look may take before the last one is used on.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How old a look may be while the server itself answers.
-const LATELY: Duration = Duration::from_secs(1);
+const LATELY: Duration = Duration::from_secs(3);
 
 /// One look at the data directory.
 #[derive(Debug, Clone)]

@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(400);
 const SHUT: Duration = Duration::from_secs(1);
 /// How often a primary is knocked at.
 const KNOCK: Duration = Duration::from_millis(300);
+/// How long a primary's last full answer stands while nothing happens and it lets clients in.
+const ANSWER: Duration = Duration::from_millis(1900);
 /// How long a hung disk is put up with at least (F108).
 const HUNG: Duration = Duration::from_secs(10);
 /// How often a silent server is tried again.
@@ -57,6 +59,8 @@ pub struct Instance {
     disk: Disk,
     /// When a new connection was last answered.
     open: Moment,
+    /// When the last full answer was asked for.
+    asked: Moment,
     said: Complaints,
 }
 
@@ -120,6 +124,7 @@ impl Instance {
                 if now.since(at) > SHUT {
                     return self.silent(now);
                 }
+                self.asked = now;
                 self.last_flush = look.position();
                 // A standby whose stream has ended tells the timeline of its last restart point,
                 // which can be older than what it received; and timelines are compared in elections.
@@ -132,6 +137,22 @@ impl Instance {
             }
             Err(_) => self.silent(now),
         }
+    }
+
+    /// Whether a primary that answered lately was just seen to let clients in: while nothing
+    /// happens, that says enough for a while.
+    pub async fn glance(&mut self, settings: &Settings) -> bool {
+        let now = Moment::now();
+        let lately = now.since(self.asked) < ANSWER.min(settings.cluster.loop_wait);
+        let primary = self.look.as_ref().is_some_and(|(_, look)| !look.in_recovery);
+        let usable = self.session.as_ref().is_some_and(|session| session.is_usable());
+        if !(lately && primary && usable) || self.knock(settings, now).await != now {
+            return false;
+        }
+        if let Some((at, _)) = &mut self.look {
+            *at = now;
+        }
+        true
     }
 
     /// The last moment, at most `now`, at which the server was seen to let clients in.

@@ -61,6 +61,8 @@ pub struct Node {
     pub(crate) last: Option<Decision>,
     pub(crate) said: Moment,
     pub(crate) wake: Moment,
+    /// Nothing has happened since the last turn but that time has passed.
+    idle: bool,
     pub(crate) exit: Option<i32>,
     pub(crate) document: Option<Value>,
     pub(crate) scheduled_restart: Option<publish::ScheduledRestart>,
@@ -151,6 +153,7 @@ impl Node {
             last: None,
             said: Moment::default(),
             wake: Moment::now(),
+            idle: false,
             exit: None,
             document,
             scheduled_restart: None,
@@ -175,7 +178,9 @@ impl Node {
         let mut told = self.seen.clone();
         let _ = tokio::time::timeout(FIRST_VIEW, told.wait_for(|seen| seen.view.is_some())).await;
         loop {
-            self.turn().await;
+            if !(std::mem::take(&mut self.idle) && self.glance().await) {
+                self.turn().await;
+            }
             if let Some(code) = self.exit {
                 return code;
             }
@@ -194,6 +199,21 @@ impl Node {
         );
         disarm_by_force(&self.keeper.flags, &self.settings.paths).await;
         self.exit = Some(1);
+    }
+
+    /// Whether a primary takes clients on and nothing else can have changed: then there is nothing
+    /// to decide, and only that is told.
+    async fn glance(&mut self) -> bool {
+        if !self.instance.glance(&self.settings).await {
+            return false;
+        }
+        self.keeper.flags.turned();
+        let now = Moment::now();
+        self.status.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            (status.looked, status.last_turn) = (now, now);
+        });
+        true
     }
 
     /// Looks, decides, acts, tells.
@@ -254,7 +274,7 @@ impl Node {
                 Some(Signal::Stop) | None => self.ending = Some(Wish::Stop),
             },
             () = self.look.notified() => {}
-            () = tokio::time::sleep(Moment::now().until(wake)) => {}
+            () = tokio::time::sleep(Moment::now().until(wake)) => self.idle = Moment::now() < self.wake,
         }
     }
 

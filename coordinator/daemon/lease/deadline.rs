@@ -2,17 +2,19 @@
 //! killed, whatever else the daemon waits for. It never extends anything, touches
 //! no disk before the kill, and says nothing before it: a log can be stuck too.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dcs::Moment;
 use tokio::sync::watch;
 
+use super::alarm::Alarm;
 use super::{Flags, Tenure, chain};
 use crate::postgres::{Paths, process};
 
-/// How often an armed deadline is compared with the clock even if no timer fires:
-/// timers stop in suspend, the deadline does not.
+/// How often an armed deadline is compared with the clock if there is no [`Alarm`]: the
+/// runtime's timers stop in suspend, the deadline does not.
 const GLANCE: Duration = Duration::from_millis(250);
 /// How long one attempt to kill may take before it is repeated.
 const KILL: Duration = Duration::from_secs(5);
@@ -26,6 +28,10 @@ pub async fn enforce(
     grace: watch::Receiver<Duration>,
 ) {
     let mut changed = tenure.subscribe();
+    let alarm = Alarm::new();
+    if let Err(error) = &alarm {
+        tracing::warn!("there is no timer that counts suspend ({error}): the clock is watched instead");
+    }
     let unknown = process::Home::of(&paths);
     let mut naked_since: Option<Moment> = None;
     loop {
@@ -39,23 +45,30 @@ pub async fn enforce(
         if end.is_none() || held.is_some() {
             naked_since = None;
         }
-        let pause = match end {
-            Some(end) if now >= end => {
-                let home = flags.home();
-                kill(&tenure, &flags, home.as_deref().unwrap_or(&unknown)).await;
-                naked_since = None;
-                continue;
-            }
-            Some(end) => now.until(end).min(GLANCE),
-            None => Duration::from_secs(3600),
-        };
+        if let Some(end) = end.filter(|end| now >= *end) {
+            let home = flags.home();
+            kill(&tenure, &flags, home.as_deref().unwrap_or(&unknown)).await;
+            naked_since = None;
+            continue;
+        }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = pass(&alarm, end) => {}
             () = flags.roused() => {}
             // The sender lives in this function.
             _ = changed.changed() => {}
         }
     }
+}
+
+/// Returns at the deadline, or earlier; never, if there is none.
+async fn pass(alarm: &io::Result<Alarm>, end: Option<Moment>) {
+    let Some(end) = end else { return std::future::pending().await };
+    if let Ok(alarm) = alarm
+        && alarm.at(end).await.is_ok()
+    {
+        return;
+    }
+    tokio::time::sleep(Moment::now().until(end).min(GLANCE)).await;
 }
 
 async fn kill(tenure: &watch::Sender<Tenure>, flags: &Flags, home: &process::Home) {
