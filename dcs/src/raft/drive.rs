@@ -262,7 +262,7 @@ impl Drive {
         } else if self.pending.len() >= MOST {
             let _ = reply.send(Err(StoreError::Unreachable(format!("{MOST} requests wait already"))));
         } else {
-            let waiting = Waiting { command: command.clone(), reply, end, asked: None, proposed: false };
+            let waiting = Waiting { command: command.clone(), reply, end, asked: None, proposals: 0 };
             self.pending.commands.insert(command.id, waiting);
         }
     }
@@ -284,7 +284,7 @@ impl Drive {
             let command = waiting.command.clone();
             if leader != self.wire.member {
                 if self.wire.say(leader, Word::Propose(command)) {
-                    waiting.proposed = true;
+                    waiting.proposals += 1;
                     waiting.asked = Some(now);
                 }
                 continue;
@@ -293,7 +293,7 @@ impl Drive {
             match self.propose(&command)? {
                 None => {
                     if let Some(waiting) = self.pending.commands.get_mut(&id) {
-                        waiting.proposed = true;
+                        waiting.proposals += 1;
                     }
                 }
                 Some(Turned(Some(why))) => self.pending.refuse(id, why),

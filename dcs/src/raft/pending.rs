@@ -27,8 +27,8 @@ pub(super) struct Waiting {
     pub end: Moment,
     /// When it was last proposed; `None`: not since the leader changed.
     pub asked: Option<Moment>,
-    /// Whether it was ever proposed, so that it may still happen.
-    pub proposed: bool,
+    /// How often it was proposed; if ever, it may still happen.
+    pub proposals: u32,
 }
 
 /// A read that waits for the leader.
@@ -116,6 +116,19 @@ impl Pending {
         ready.into_iter().flat_map(|(_, reads)| reads).collect()
     }
 
+    /// Whether a command that came too late was proposed once only: then it did not happen before either.
+    pub fn never_happened(&self, id: Id) -> bool {
+        self.commands.get(&id).is_some_and(|waiting| waiting.proposals == 1)
+    }
+
+    /// The same request under another name, proposed anew.
+    pub fn rename(&mut self, id: Id, command: &Command) {
+        if let Some(waiting) = self.commands.remove(&id) {
+            let anew = Waiting { command: command.clone(), asked: None, proposals: 0, ..waiting };
+            self.commands.insert(command.id, anew);
+        }
+    }
+
     /// Answers a command.
     pub fn finish(&mut self, id: Id, outcome: Outcome) {
         if let Some(waiting) = self.commands.remove(&id) {
@@ -147,7 +160,7 @@ impl Pending {
             .map(|waiting| waiting.command.id)
             .collect();
         for waiting in late.iter().filter_map(|id| self.commands.remove(id)) {
-            let _ = waiting.reply.send(Err(if waiting.proposed {
+            let _ = waiting.reply.send(Err(if waiting.proposals > 0 {
                 StoreError::Unknown(why.to_owned())
             } else {
                 StoreError::Unreachable(why.to_owned())

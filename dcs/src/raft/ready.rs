@@ -103,6 +103,12 @@ impl Drive {
             self.countdown.touch(lease, Moment::unslewed());
         }
         self.wire.ring.push(self.machine.revision, applied.events);
+        if applied.outcome == Outcome::Late && self.pending.never_happened(command.id) {
+            // This member did not know yet how far the log was committed: now it does.
+            let anew = self.command(command.what.clone());
+            self.pending.rename(command.id, &Command { after: index, ..anew });
+            return;
+        }
         self.pending.finish(command.id, applied.outcome);
     }
 
