@@ -71,16 +71,16 @@ enum Measured {
 }
 
 async fn bench(measured: Measured, runs: usize, write: bool) -> anyhow::Result<()> {
-    let programs = match measured {
-        Measured::Matriarch => vec![Program::Matriarch],
-        Measured::Patroni => vec![Program::Patroni],
-        Measured::Both => vec![Program::Matriarch, Program::Patroni],
+    let (programs, only) = match measured {
+        Measured::Matriarch => (vec![Program::Matriarch], " --program matriarch"),
+        Measured::Patroni => (vec![Program::Patroni], " --program patroni"),
+        Measured::Both => (vec![Program::Matriarch, Program::Patroni], ""),
     };
     let mut all = Vec::new();
     for program in programs {
         all.push((program, bench::measure(program, runs).await?));
     }
-    let command = format!("cargo bench-ha --runs {runs}");
+    let command = format!("cargo bench-ha{only} --runs {runs}");
     let page = report::page(&report::table(&all), &command, runs, &setup::tools().await?.postgres);
     println!("{page}");
     if write {

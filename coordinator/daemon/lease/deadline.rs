@@ -45,7 +45,7 @@ pub async fn enforce(
         if end.is_none() || held.is_some() {
             naked_since = None;
         }
-        if let Some(end) = end.filter(|end| now >= *end) {
+        if end.is_some_and(|end| now >= end) {
             let home = flags.home();
             kill(&tenure, &flags, home.as_deref().unwrap_or(&unknown)).await;
             naked_since = None;
