@@ -333,6 +333,6 @@ pub fn merge(node: &mut Node, done: &Done) {
         Ok(Gain::Promoted) => node.instance.follows(None),
         Ok(Gain::Stopped | Gain::OtherData) => node.instance.ended(true),
         // Whatever it left is found by looking.
-        Err(_) => node.instance.forget(),
+        Err(_) => node.instance.lost(),
     }
 }

@@ -229,10 +229,16 @@ impl Instance {
     pub fn ended(&mut self, expected: bool) {
         self.forget();
         let now = Moment::now();
-        self.down.get_or_insert(now);
+        self.down = Some(now);
         if !expected {
             self.crashed = Some(now);
         }
+    }
+
+    /// A job failed. It may have started a server that took writes, and ended.
+    pub fn lost(&mut self) {
+        self.forget();
+        self.down = self.down.map(|_| Moment::now());
     }
 
     /// The data directory was moved, filled or rewound: nothing read before holds.

@@ -25,8 +25,8 @@ impl Node {
         if let (coordinator::Data::Present(control), Some(down)) = (&mut data, self.instance.down())
             && tenure.leading().is_some()
         {
-            let written = self.instance.written();
-            control.end = control.end.or(self.crash.end(down, &self.settings.paths, written));
+            let (process, written) = (self.instance.process(), self.instance.written());
+            control.end = control.end.or(self.crash.end(down, process, &self.settings.paths, written));
         }
         let postgres = self.postgres();
         let timeline = match (&postgres.running, &data) {
