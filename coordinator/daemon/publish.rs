@@ -345,10 +345,10 @@ impl Node {
             now,
             self.settings.cluster.member_slots_ttl,
         );
-        if let Some((before, at)) = &self.published.status {
-            if !self.worth(now.since(*at)).status(before, &status) {
-                return;
-            }
+        if let Some((before, at)) = &self.published.status
+            && !self.worth(now.since(*at)).status(before, &status)
+        {
+            return;
         }
         if view.status == status {
             self.published.status = Some((status, now));
