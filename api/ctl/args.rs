@@ -137,6 +137,11 @@ pub enum Command {
         #[command(flatten)]
         force: Force,
     },
+    /// Show and change the members of the embedded store
+    Store {
+        #[command(subcommand)]
+        verb: Store,
+    },
     /// Remove everything the store knows of a cluster; Postgres and its data stay
     Remove {
         /// The cluster
@@ -346,4 +351,30 @@ pub struct Pause {
     /// Wait until every member has noticed
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `store`.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Show the members of the embedded store
+    Members {
+        /// How to write them
+        #[arg(short, long, value_enum, default_value = "pretty")]
+        format: Format,
+    },
+    /// Let a member join that the store does not know yet; then start it with an empty raft.data_dir
+    Add {
+        /// Its raft.self_addr, HOST:PORT
+        address: String,
+    },
+    /// Remove a member for good
+    Remove {
+        /// Its address or its identity, as store members shows them
+        member: String,
+        /// Also if those that are left and can be reached are no quorum: they may then be unable to write
+        #[arg(long)]
+        below_quorum: bool,
+        #[command(flatten)]
+        force: Force,
+    },
 }

@@ -25,6 +25,7 @@ mod scalar;
 mod select;
 mod settings;
 mod show;
+mod store;
 mod table;
 mod when;
 mod yaml;
@@ -122,6 +123,7 @@ async fn obey(settings: &Settings, command: &Command) -> anyhow::Result<()> {
         Command::Handover { members, force } => {
             maintain::handover(&open(&members.cluster).await?, members, force).await
         }
+        Command::Store { verb } => store::store(settings, verb).await,
         Command::Remove { cluster, format } => {
             remove::remove(&open(&Some(cluster.clone())).await?, *format).await
         }

@@ -15,7 +15,7 @@ use crate::roster::{Modes, Roster};
 use crate::settings::Settings;
 
 /// How long the store may take for one answer.
-const STORE: Duration = Duration::from_secs(5);
+pub const STORE: Duration = Duration::from_secs(5);
 /// The same where a member can be asked instead.
 const STORE_OR_MEMBER: Duration = Duration::from_millis(1500);
 /// How long a member may take when the store is gone.
@@ -81,7 +81,7 @@ fn loop_wait(settings: Option<&Value>) -> Duration {
 }
 
 /// Where a store is, for messages.
-fn place(store: &StoreConfig) -> String {
+pub fn place(store: &StoreConfig) -> String {
     match store {
         StoreConfig::Etcd(etcd) => match &etcd.endpoints {
             Endpoints::Listed { urls, .. } => urls.join(", "),

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Cluster {
     /// Its nodes, in the order of the spec.
     pub nodes: Vec<Node>,
-    /// Its store.
+    /// Its store; without members if the nodes keep it themselves.
     pub etcd: Etcd,
     /// Its proxy, if the spec wanted one.
     pub haproxy: Option<Haproxy>,
@@ -39,7 +39,7 @@ pub struct Cluster {
     /// The programs in use.
     pub tools: &'static Tools,
     dir: Reaped,
-    _net: Net,
+    net: Net,
     _slot: Option<Slot>,
 }
 
@@ -88,7 +88,8 @@ impl Cluster {
         let dir = Reaped::new(&tools.chaos, net.share_lock()?)?;
         let bin = dir.path().join("bin");
         setup::copy_binaries(tools, &bin)?;
-        let etcd = Etcd::start(tools.etcd.clone(), spec.etcd, &net, dir.path(), &user)?;
+        let program = if spec.etcd > 0 { setup::etcd().await? } else { PathBuf::new() };
+        let etcd = Etcd::start(program, spec.etcd, &net, dir.path(), &user)?;
         let count = u8::try_from(spec.nodes.len()).context("more nodes than a network has room for")?;
         let mut nodes = Vec::new();
         for (index, program) in (0..count).zip(spec.nodes.iter().copied()) {
@@ -100,14 +101,22 @@ impl Cluster {
             true => Some(Haproxy::start(&tools.haproxy, count, &net, dir.path(), &user)?),
             false => None,
         };
-        etcd.wait_ready(Duration::from_secs(20)).await?;
-        Ok(Self { nodes, etcd, haproxy, spec, tools, dir, _net: net, _slot: None })
+        if spec.etcd > 0 {
+            etcd.wait_ready(Duration::from_secs(20)).await?;
+        }
+        Ok(Self { nodes, etcd, haproxy, spec, tools, dir, net, _slot: None })
     }
 
     /// The cluster's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The cluster's network.
+    #[must_use]
+    pub fn net(&self) -> &Net {
+        &self.net
     }
 
     /// The file of a program of the workspace, as the nodes' user can run it.

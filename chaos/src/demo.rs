@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, until};
 use crate::node::Node;
-use crate::spec::{Program, SUPERUSER_PASSWORD, Spec};
+use crate::spec::{Program, SUPERUSER_PASSWORD, Spec, Store};
 use crate::workload::Workload;
 
 /// `--once` ends after this long at the latest, whatever happens.
@@ -33,9 +33,9 @@ impl Stage {
     ///
     /// # Errors
     /// When a tool is missing, something does not start, or the cluster does not become healthy.
-    pub async fn set(program: Program) -> anyhow::Result<Self> {
-        println!("starting etcd, three nodes of {program} and HAProxy ...");
-        let cluster = Cluster::prepare(Spec::new(program, 3).with_haproxy()).await?;
+    pub async fn set(program: Program, store: Store) -> anyhow::Result<Self> {
+        println!("starting three nodes of {program} on {store}, and HAProxy ...");
+        let cluster = Cluster::prepare(Spec::on(store, program, 3).with_haproxy()).await?;
         let started = Moment::now();
         cluster.nodes.iter().try_for_each(Node::start)?;
         let leader = cluster.wait_healthy(Duration::from_secs(90)).await?;
@@ -89,17 +89,17 @@ async fn make_commits_wait(leader: &Node) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the cluster does not recover, an acknowledged row is missing, or it takes longer than three minutes.
-pub async fn once(program: Program) -> anyhow::Result<()> {
+pub async fn once(program: Program, store: Store) -> anyhow::Result<()> {
     tokio::select! {
-        played = tokio::time::timeout(ONCE, play(program)) => {
+        played = tokio::time::timeout(ONCE, play(program, store)) => {
             played.with_context(|| format!("the demo did not finish within {ONCE:?}"))?
         }
         _ = tokio::signal::ctrl_c() => bail!("interrupted; everything that was started is being stopped"),
     }
 }
 
-async fn play(program: Program) -> anyhow::Result<()> {
-    let Stage { cluster, workload } = Stage::set(program).await?;
+async fn play(program: Program, store: Store) -> anyhow::Result<()> {
+    let Stage { cluster, workload } = Stage::set(program, store).await?;
     let before = workload.acked();
     tokio::time::sleep(Duration::from_secs(2)).await;
     println!("one client writes through HAProxy: {} rows in 2 s", workload.acked() - before);

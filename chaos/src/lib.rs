@@ -27,5 +27,5 @@ pub mod workload;
 pub use cluster::{Cluster, until};
 pub use node::Node;
 pub use shared::Shared;
-pub use spec::{Program, Spec};
+pub use spec::{Program, Spec, Store};
 pub use workload::{Verdict, Workload};

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
 use crate::demo::Stage;
-use crate::spec::Program;
+use crate::spec::{Program, Store};
 use crate::workload::Workload;
 
 /// Time between two pictures on a terminal.
@@ -26,10 +26,10 @@ const SLOW_FRAME: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the cluster cannot be started.
-pub async fn watch(program: Program) -> anyhow::Result<()> {
+pub async fn watch(program: Program, store: Store) -> anyhow::Result<()> {
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let shown = async {
-        let stage = Stage::set(program).await?;
+        let stage = Stage::set(program, store).await?;
         println!("\n{}\n", stage.how_to_connect());
         show(&stage).await
     };

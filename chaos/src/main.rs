@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chaos::{Program, bench, demo, live, load, process, report, setup};
+use chaos::{Program, Store, bench, demo, live, load, process, report, setup};
 use clap::{Parser, Subcommand};
 
 /// Clusters on one machine, to show, to measure and to break.
@@ -27,6 +27,9 @@ enum Command {
         /// The coordinator to show.
         #[arg(long, value_enum, default_value = "matriarch")]
         program: Program,
+        /// Where the cluster keeps its records [default: embedded; etcd for Patroni]
+        #[arg(long, value_enum)]
+        store: Option<Store>,
     },
     /// Measures every speed that a coordinator is judged by, and prints a table.
     Bench {
@@ -92,8 +95,16 @@ async fn bench(measured: Measured, runs: usize, write: bool) -> anyhow::Result<(
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Demo { once: true, program } => demo::once(program).await,
-        Command::Demo { once: false, program } => live::watch(program).await,
+        Command::Demo { once, program, store } => {
+            let store = store.unwrap_or(match program {
+                Program::Matriarch => Store::Embedded,
+                Program::Patroni => Store::Etcd,
+            });
+            if (program, store) == (Program::Patroni, Store::Embedded) {
+                anyhow::bail!("Patroni keeps its records in etcd: leave --store out, or write --store etcd");
+            }
+            if once { demo::once(program, store).await } else { live::watch(program, store).await }
+        }
         Command::Bench { program, runs, write } => tokio::select! {
             done = bench(program, runs, write) => done,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything is being stopped"),

@@ -17,6 +17,8 @@ pub const POSTGRES: u16 = 5432;
 pub const REST: u16 = 8008;
 /// Standard client port of etcd.
 pub const ETCD: u16 = 2379;
+/// Port of the embedded store.
+pub const RAFT: u16 = 2222;
 /// Port on which HAProxy sends reads to replicas.
 pub const READ: u16 = 5433;
 

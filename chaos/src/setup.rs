@@ -25,8 +25,6 @@ const BINARIES: [&str; 3] = ["matriarch", "matriarchctl", "matriarch-fencer"];
 pub struct Tools {
     /// Directory of `postgres`, `initdb`, `pg_basebackup` …
     pub postgres: PathBuf,
-    /// The etcd server.
-    pub etcd: PathBuf,
     /// HAProxy.
     pub haproxy: PathBuf,
     /// This crate's own binary, which also is the reaper and the load generator.
@@ -38,12 +36,23 @@ pub struct Tools {
 static TOOLS: OnceCell<Tools> = OnceCell::const_new();
 static PATRONI_FILE: OnceCell<PathBuf> = OnceCell::const_new();
 
-/// Finds everything but Patroni, installing what is missing and building the workspace, once per process.
+/// Finds everything but etcd and Patroni, installing what is missing and building the workspace, once per process.
 ///
 /// # Errors
 /// When something is missing and cannot be installed, or the workspace does not build.
 pub async fn tools() -> anyhow::Result<&'static Tools> {
     TOOLS.get_or_try_init(prepare).await
+}
+
+/// etcd's program; installed if it is missing.
+///
+/// # Errors
+/// When it cannot be installed.
+pub async fn etcd() -> anyhow::Result<PathBuf> {
+    if packages::find("etcd").is_none() {
+        packages::install(&[Need::Etcd]).await?;
+    }
+    packages::find("etcd").context("etcd is still missing after its installation")
 }
 
 /// Patroni's program: `MATRIARCH_PATRONI`, one on PATH, or one of our own installed from PyPI.
@@ -79,7 +88,6 @@ async fn prepare() -> anyhow::Result<Tools> {
     settle_disk().await?;
     Ok(Tools {
         postgres: find_postgres().context("Postgres is still missing after its installation")?,
-        etcd: packages::find("etcd").context("etcd is still missing after its installation")?,
         haproxy: packages::find("haproxy").context("HAProxy is still missing after its installation")?,
         chaos: built.join("matriarch-chaos"),
         built,
@@ -87,11 +95,8 @@ async fn prepare() -> anyhow::Result<Tools> {
 }
 
 fn missing() -> Vec<Need> {
-    let found = [
-        (Need::Postgres, find_postgres().is_some()),
-        (Need::Etcd, packages::find("etcd").is_some()),
-        (Need::Haproxy, packages::find("haproxy").is_some()),
-    ];
+    let found =
+        [(Need::Postgres, find_postgres().is_some()), (Need::Haproxy, packages::find("haproxy").is_some())];
     found.into_iter().filter(|(_, there)| !there).map(|(need, _)| need).collect()
 }
 

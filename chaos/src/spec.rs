@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::net::{ETCD, Net, POSTGRES, REST};
+use crate::net::{ETCD, Net, POSTGRES, RAFT, REST};
 
 /// Password of the superuser `postgres` in every test cluster.
 pub const SUPERUSER_PASSWORD: &str = "super-secret";
@@ -15,6 +15,27 @@ pub const SUPERUSER_PASSWORD: &str = "super-secret";
 pub const REPLICATION_PASSWORD: &str = "stream-secret";
 /// Password of the user `rewinder` in every test cluster.
 pub const REWIND_PASSWORD: &str = "rewind-secret";
+
+/// What members of the embedded store share in every test cluster.
+pub const STORE_PASSWORD: &str = "store-secret";
+
+/// Where a cluster keeps its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Store {
+    /// The nodes keep them themselves.
+    Embedded,
+    /// One etcd beside them.
+    Etcd,
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "the embedded store",
+            Self::Etcd => "etcd",
+        })
+    }
+}
 
 /// The coordinator a node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,7 +81,7 @@ impl std::fmt::Display for Program {
 pub struct Spec {
     /// The program of each node; the names are n1, n2, …
     pub nodes: Vec<Program>,
-    /// Members of the etcd cluster: 1 or 3.
+    /// Members of the etcd cluster: 1 or 3; 0 for the embedded store.
     pub etcd: u8,
     /// Whether HAProxy stands in front.
     pub haproxy: bool,
@@ -83,6 +104,22 @@ impl Spec {
             scope: "demo".to_owned(),
             dcs: program.fastest(),
             local: Vec::new(),
+        }
+    }
+
+    /// `count` nodes of matriarch that keep their store themselves, with its fastest settings but one: ttl 3.
+    #[must_use]
+    pub fn embedded(count: usize) -> Self {
+        let ttl = json!({"ttl": 3, "loop_wait": 1, "retry_timeout": 1});
+        Self { etcd: 0, ..Self::new(Program::Matriarch, count) }.dcs(&ttl)
+    }
+
+    /// `count` nodes of one program on one of the stores.
+    #[must_use]
+    pub fn on(store: Store, program: Program, count: usize) -> Self {
+        match store {
+            Store::Embedded => Self { nodes: vec![program; count], ..Self::embedded(count) },
+            Store::Etcd => Self::new(program, count),
         }
     }
 
@@ -113,7 +150,6 @@ impl Spec {
         let name = format!("n{}", index + 1);
         let host = net.address(11 + index);
         let [postgres, rest] = [POSTGRES, REST].map(|port| SocketAddr::from((host, port)).to_string());
-        let hosts: Vec<String> = (1..=self.etcd).map(|n| format!("{}:{ETCD}", net.address(n))).collect();
         let mut dcs = json!({
             "maximum_lag_on_failover": 1_048_576,
             "postgresql": {
@@ -127,7 +163,6 @@ impl Spec {
             "scope": self.scope,
             "name": name,
             "restapi": {"listen": rest, "connect_address": rest},
-            "etcd3": {"hosts": hosts},
             "bootstrap": {
                 "dcs": dcs,
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums"],
@@ -151,9 +186,32 @@ impl Spec {
                 "parameters": {"unix_socket_directories": dir, "shared_buffers": "32MB"},
             },
         });
+        merge(&mut tree, &self.store(index, net, dir));
         self.local.iter().for_each(|patch| merge(&mut tree, patch));
         tree
     }
+
+    /// The section that names the store.
+    fn store(&self, index: u8, net: &Net, dir: &Path) -> Value {
+        if self.etcd > 0 {
+            let hosts: Vec<String> = (1..=self.etcd).map(|n| format!("{}:{ETCD}", net.address(n))).collect();
+            return json!({"etcd3": {"hosts": hosts}});
+        }
+        let count = u8::try_from(self.nodes.len()).unwrap_or(u8::MAX);
+        let others = (0..count).filter(|other| *other != index).map(|other| store_address(other, net));
+        json!({"raft": {
+            "data_dir": dir.join("raft"),
+            "self_addr": store_address(index, net),
+            "partner_addrs": others.collect::<Vec<_>>(),
+            "password": STORE_PASSWORD,
+        }})
+    }
+}
+
+/// Where the member of the embedded store on a node listens.
+#[must_use]
+pub fn store_address(index: u8, net: &Net) -> String {
+    format!("{}:{RAFT}", net.address(11 + index))
 }
 
 /// Merges as REST's PATCH does: objects recursively, null removes, anything else replaces.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::check::{self, Checked, Document};
 use crate::problem::{Place, Problem, Severity};
 use crate::tree::Node;
-use crate::{load, quantity, read, timing};
+use crate::{StoreConfig, load, quantity, read, timing};
 
 /// The settings in force for the whole cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,6 +143,12 @@ impl ClusterConfig {
         config.unreadable = last_good.unreadable.iter().filter(is_wrong).cloned().collect();
         timing::adjust(&mut config, &tree, "", &mut problems);
         (config, problems)
+    }
+
+    /// What the ttl in force costs on this store, if it is short.
+    #[must_use]
+    pub fn short_ttl(&self, store: &StoreConfig) -> Option<Problem> {
+        timing::short_ttl(self.ttl, store.is_embedded(), &Place::Document, "ttl")
     }
 
     /// The values of known settings in `document` that no node can act on: what should not be

@@ -31,7 +31,7 @@ pub struct CtlConfig {
 }
 
 /// Sections that mean something to the command line program.
-const SECTIONS: &[&str] = &["scope", "namespace", "ctl", "restapi", "etcd", "etcd3"];
+const SECTIONS: &[&str] = &["scope", "namespace", "ctl", "restapi", "etcd", "etcd3", "raft"];
 
 /// Reads `path`, or `PATRONICTL_CONFIG_FILE`, or `~/.config/patroni/patronictl.yaml` where it exists;
 /// `DCS_URL` in the environment replaces the store.
@@ -71,7 +71,8 @@ pub fn load_ctl(
     let mut config = CtlConfig {
         scope: read::text(&tree, "scope"),
         namespace: read::text(&tree, "namespace").unwrap_or_else(|| "service".to_owned()),
-        store: StoreConfig::from_tree(&tree, &mut problems),
+        store: StoreConfig::from_tree(&tree, &mut problems)
+            .unwrap_or_else(|| StoreConfig::on_this_machine(&mut problems)),
         ctl: Ctl::from_tree(&tree),
         own_api: own_api(&tree),
         warnings: Vec::new(),

@@ -33,6 +33,7 @@ mod tags;
 mod timing;
 mod tree;
 mod withheld;
+mod witness;
 mod yaml;
 
 pub use address::{Address, Listen};
@@ -54,3 +55,4 @@ pub use secret::Secret;
 pub use store::{Endpoints, EtcdConfig, StoreConfig};
 pub use tags::Tags;
 pub use withheld::withheld;
+pub use witness::{WitnessConfig, load_witness};

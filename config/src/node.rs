@@ -7,7 +7,7 @@ use crate::address::{Address, Listen};
 use crate::bootstrap::Bootstrap;
 use crate::log::Log;
 use crate::postgres::{LocalPostgres, Places};
-use crate::problem::{Problem, Severity};
+use crate::problem::{Place, Problem, Severity};
 use crate::quantity;
 use crate::read;
 use crate::rest::{Ctl, RestApi};
@@ -25,7 +25,7 @@ pub struct NodeConfig {
     /// The path above the cluster's keys in the store, as written (default `service`).
     pub namespace: String,
     /// The store.
-    pub store: StoreConfig,
+    pub store: Option<StoreConfig>,
     /// The REST interface.
     pub restapi: RestApi,
     /// How REST interfaces are called from here.
@@ -111,6 +111,15 @@ impl NodeConfig {
             }
         }
         let store = StoreConfig::from_tree(tree, problems);
+        if store.is_none() && !StoreConfig::is_another(tree) {
+            problems.push(Problem::warning(
+                &Place::Missing,
+                "raft",
+                "is missing, and so is etcd3: a node without a store does nothing but wait for one",
+                "write raft: with data_dir, self_addr and partner_addrs, or etcd3: with hosts; or matriarch: {single: true} \
+                 for a cluster of one member",
+            ));
+        }
         let bootstrap = Bootstrap::from_tree(tree, problems);
         let rest = rest_addresses(tree, machine, problems);
         let places = places(tree, machine, problems);

@@ -1,7 +1,7 @@
 //! The embedded store as a node's file describes it (`raft:`): Patroni's keys, and ours for TLS.
 //! Nothing is resolved or opened here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::problem::Problem;
@@ -46,7 +46,44 @@ pub struct RaftTls {
     pub key: PathBuf,
 }
 
+/// Where the embedded store of a single member listens: for this machine only.
+const SINGLE: (&str, u16) = ("127.0.0.1", 2222);
+
 impl RaftConfig {
+    /// The store of a cluster that has one member on purpose: beside its data directory, for this machine only.
+    pub(crate) fn single(tree: &Node) -> Option<Self> {
+        let (host, port) = SINGLE;
+        let data_dir = std::path::absolute(read::path(tree, "postgresql.data_dir")?).ok()?;
+        Some(Self {
+            self_addr: Some(Address { host: host.to_owned(), port }),
+            bind_addr: None,
+            partner_addrs: Vec::new(),
+            data_dir: Self::beside(&data_dir),
+            password: None,
+            tls: None,
+            min_timeout: MIN_TIMEOUT,
+            max_timeout: MAX_TIMEOUT,
+        })
+    }
+
+    /// Where a member keeps its log by custom: beside the data directory.
+    fn beside(data_dir: &Path) -> PathBuf {
+        let mut name = data_dir.components().collect::<PathBuf>().into_os_string();
+        name.push(".raft");
+        name.into()
+    }
+
+    /// The section that a node without a store should have: its own address filled in, the others' to be.
+    #[must_use]
+    pub fn proposal(host: &str, data_dir: &Path) -> String {
+        let (dir, port) = (Self::beside(data_dir), SINGLE.1);
+        format!(
+            "raft:\n  data_dir: {}\n  self_addr: {host}:{port}\n  partner_addrs: [HOST2:{port}, HOST3:{port}]\n  password: \
+             SECRET",
+            dir.display()
+        )
+    }
+
     pub(crate) fn from_tree(tree: &Node, problems: &mut Vec<Problem>) -> Self {
         let address = |key: &str| read::text(tree, key).and_then(|text| Address::parse(&text));
         let mut wrong = |key: &str, found: String, advice: &str| {

@@ -239,4 +239,6 @@ fn first_settings(tree: &Node, problems: &mut Vec<Problem>) {
     let Some(dcs) = tree.at("bootstrap.dcs").filter(|dcs| dcs.get("ttl").is_some()) else { return };
     let mut first = ClusterConfig::read(dcs);
     timing::adjust(&mut first, dcs, "bootstrap.dcs.", problems);
+    let embedded = ["etcd3", "etcd"].iter().all(|key| tree.get(key).is_none());
+    problems.extend(timing::short_ttl(first.ttl, embedded, &dcs.place_of("ttl"), "bootstrap.dcs.ttl"));
 }

@@ -64,8 +64,10 @@ const OTHERS: &[(&str, &str)] = &[
 const DEFAULT_URL: &str = "http://127.0.0.1:2379";
 
 impl StoreConfig {
-    /// Reads the section that names the store; without one it is etcd on this machine.
-    pub(crate) fn from_tree(tree: &Node, problems: &mut Vec<Problem>) -> Self {
+    /// Reads the section that names the store. Where there is none, a cluster that has one member on purpose
+    /// (`matriarch.single`) keeps an embedded store of its own; any other has no store: several copies of one
+    /// file must never become several clusters.
+    pub(crate) fn from_tree(tree: &Node, problems: &mut Vec<Problem>) -> Option<Self> {
         let others: Vec<_> = OTHERS.iter().filter(|(key, _)| tree.get(key).is_some()).collect();
         let section = ["etcd3", "etcd", "raft"].into_iter().find(|key| tree.get(key).is_some());
         for (key, name) in others {
@@ -90,26 +92,38 @@ impl StoreConfig {
                 "remove the one that is not meant",
             ));
         }
-        Self::Etcd(match section {
-            Some("raft") => return Self::Raft(RaftConfig::from_tree(tree, problems)),
-            Some(section) => EtcdConfig::from_section(tree, section, problems),
-            None => {
-                let other = OTHERS.iter().any(|(key, _)| tree.get(key).is_some());
-                if !other {
-                    problems.push(Problem::warning(
-                        &Place::Missing,
-                        "etcd3",
-                        format!("is missing, so the store is looked for at {DEFAULT_URL}"),
-                        "write etcd3: with hosts: [host1:2379, host2:2379, host3:2379]",
-                    ));
-                }
-                EtcdConfig::at(vec![DEFAULT_URL.to_owned()])
+        match section {
+            Some("raft") => Some(Self::Raft(RaftConfig::from_tree(tree, problems))),
+            Some(section) => Some(Self::Etcd(EtcdConfig::from_section(tree, section, problems))),
+            None if read::boolean(tree, "matriarch.single", false) => {
+                RaftConfig::single(tree).map(Self::Raft)
             }
-        })
+            None => None,
+        }
     }
-}
 
-impl StoreConfig {
+    /// Whether the file asks for a store that matriarch does not support.
+    pub(crate) fn is_another(tree: &Node) -> bool {
+        OTHERS.iter().any(|(key, _)| tree.get(key).is_some())
+    }
+
+    /// etcd on this machine, where the command line program looks if nothing is said.
+    pub(crate) fn on_this_machine(problems: &mut Vec<Problem>) -> Self {
+        problems.push(Problem::warning(
+            &Place::Missing,
+            "etcd3",
+            format!("is missing, and so is raft: the store is looked for at {DEFAULT_URL}"),
+            "write raft: with partner_addrs, or etcd3: with hosts: [host1:2379, host2:2379, host3:2379]",
+        ));
+        Self::Etcd(EtcdConfig::at(vec![DEFAULT_URL.to_owned()]))
+    }
+
+    /// Whether the members of the cluster keep the store themselves.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        matches!(self, Self::Raft(_))
+    }
+
     /// etcd at another URL: credentials and certificates stay.
     pub(crate) fn at(&self, url: String) -> Self {
         let etcd = match self {

@@ -40,7 +40,6 @@ pub(crate) fn adjust(config: &mut ClusterConfig, tree: &Node, prefix: &str, prob
             "keep loop_wait + 2 × retry_timeout within ttl, retry_timeout at least 3 s and loop_wait at least 1 s",
         ));
     }
-    warn_of_short_ttl(config.ttl, &place, &path, problems);
 }
 
 fn fit_as_patroni(config: &mut ClusterConfig) {
@@ -62,22 +61,27 @@ fn fit_short(config: &mut ClusterConfig) {
     config.loop_wait = config.loop_wait.min(ttl - 2 * config.retry_timeout);
 }
 
-fn warn_of_short_ttl(ttl: Duration, place: &Place, path: &str, problems: &mut Vec<Problem>) {
+/// What a short ttl costs on this store, if anything.
+pub(crate) fn short_ttl(ttl: Duration, embedded: bool, place: &Place, path: &str) -> Option<Problem> {
     let cannot = match ttl.as_secs() {
-        10.. => return,
+        10.. => return None,
+        // An election of the embedded store takes less than its max_timeout twice.
+        2.. if embedded => return None,
         5..10 => "a change of etcd's leader that takes longer than about 2.5 s",
         3..5 => "a change of etcd's leader at its default election timeout of 1 s",
         _ => "any hiccup of the store",
     };
-    problems.push(Problem::warning(
-        place,
-        path,
-        format!(
-            "is {}: the leader is demoted by {cannot}, and a daemon that is frozen longer than ttl is not fenced yet",
-            shown(ttl)
-        ),
-        "write at least 10 to ride out a change of etcd's leader; a Patroni member of the cluster counts with 20 s",
-    ));
+    let advice = match embedded {
+        true => "write at least 2",
+        false => {
+            "write at least 10 to ride out a change of etcd's leader; a Patroni member of the cluster counts with 20 s"
+        }
+    };
+    let found = format!(
+        "is {}: the leader is demoted by {cannot}, and a daemon that is frozen longer than ttl is not fenced yet",
+        shown(ttl)
+    );
+    Some(Problem::warning(place, path, found, advice))
 }
 
 fn shown(duration: Duration) -> String {

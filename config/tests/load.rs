@@ -23,8 +23,8 @@ fn about(loaded: &Loaded) -> Vec<&str> {
     loaded.warnings.iter().map(|problem| problem.path.as_str()).collect()
 }
 
-fn urls(store: &StoreConfig) -> (Vec<String>, bool) {
-    let StoreConfig::Etcd(etcd) = store else { return (Vec::new(), false) };
+fn urls(store: &Option<StoreConfig>) -> (Vec<String>, bool) {
+    let Some(StoreConfig::Etcd(etcd)) = store else { return (Vec::new(), false) };
     match &etcd.endpoints {
         Endpoints::Listed { urls, fixed } => (urls.clone(), *fixed),
         Endpoints::Srv { domain, suffix } => (vec![format!("srv {domain} {suffix:?}")], false),
@@ -53,9 +53,9 @@ fn an_unmodified_patroni_file_loads_without_a_word() {
 #[test]
 fn the_full_seed_loads_and_says_what_it_leaves_out() {
     let loaded = loaded("patroni-full.yml", &[]);
-    assert_eq!(about(&loaded), ["postgresql.create_replica_methods", "etcd3"]);
+    assert_eq!(about(&loaded), ["postgresql.create_replica_methods", "raft"]);
     let node = &loaded.node;
-    assert_eq!(urls(&node.store).0, ["http://127.0.0.1:2379"]);
+    assert_eq!(node.store, None, "three copies of one file must not become three clusters");
     assert!(node.tags.published.is_empty(), "tags that are off are not published");
     let (cluster, problems) = ClusterConfig::from_document(node.bootstrap.dcs.as_ref().unwrap());
     assert_eq!(problems, []);
@@ -298,7 +298,7 @@ fn the_command_line_program_reads_a_nodes_file_and_its_own() {
     assert_eq!(found.scope, None);
     assert!(found.ctl.insecure);
     assert_eq!(found.ctl.authentication.unwrap().username, "a");
-    assert_eq!(urls(&found.store).0, ["http://localhost:2399"]);
+    assert_eq!(urls(&Some(found.store.clone())).0, ["http://localhost:2399"]);
     assert_eq!(found.namespace, "/space");
     assert!(load_ctl(Some(Path::new("/nowhere")), std::iter::empty()).is_err());
     assert!(load_ctl(None, environment(&[("DCS_URL", "consul://x")])).is_err());

@@ -56,6 +56,24 @@ fn timing_below_20_seconds_keeps_two_retries_within_the_lease() {
 }
 
 #[test]
+fn a_short_ttl_costs_something_on_etcd_and_nothing_on_the_embedded_store() {
+    let etcd = "etcd3: {host: 'h:1'}";
+    let raft = "raft: {self_addr: '127.0.0.1:2222', data_dir: /r}";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("c.yml");
+    let store = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        config::load_ctl(Some(&file), std::iter::empty()).unwrap().store
+    };
+    for ttl in [2, 3, 5, 10] {
+        let (found, problems) = ClusterConfig::from_document(&json!({"ttl": ttl}));
+        assert_eq!(problems, []);
+        assert_eq!(found.short_ttl(&store(raft)), None);
+        assert_eq!(found.short_ttl(&store(etcd)).is_some(), ttl < 10);
+    }
+}
+
+#[test]
 fn a_ttl_below_2_seconds_is_refused() {
     let (found, problems) = ClusterConfig::from_document(&json!({"ttl": 1}));
     assert_eq!(found.ttl, Duration::from_secs(30));

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use config::{NodeName, StoreConfig};
+use config::NodeName;
 use coordinator::Held;
 use dcs::{Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::postgres::Paths;
+use crate::way::Way;
 
 /// What the lease thread holds.
 #[derive(Debug, Clone, Default)]
@@ -72,8 +73,8 @@ pub struct KeeperGone;
 pub struct Terms {
     /// This node.
     pub me: NodeName,
-    /// How to reach the store; the thread has connections of its own.
-    pub store: StoreConfig,
+    /// The way to the store; the thread has connections of its own.
+    pub way: Way,
     /// Where the cluster's records live.
     pub keys: Keys,
     /// The lease's time to live.

@@ -27,8 +27,10 @@ mod source;
 mod start;
 mod task;
 mod version;
+mod way;
+mod witness;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +58,11 @@ enum Verb {
         /// The configuration: a YAML file, or a directory of them
         configfile: Option<PathBuf>,
     },
+    /// Be a voter of the embedded store, without Postgres
+    Witness {
+        /// A configuration with the section raft: a YAML file, or a directory of them
+        configfile: Option<PathBuf>,
+    },
     /// Report every problem of a configuration, and end
     Check {
         /// The configuration: a YAML file, or a directory of them
@@ -69,13 +76,14 @@ fn main() -> ExitCode {
         println!("{}", start::version_text());
         return ExitCode::SUCCESS;
     }
-    let path = match cli.command {
+    let ended = match cli.command {
         Some(Verb::Check { configfile }) => return exit(start::check(configfile.as_deref())),
-        Some(Verb::Run { configfile }) => configfile,
+        Some(Verb::Witness { configfile }) => run(witness::run(configfile.as_deref())),
+        Some(Verb::Run { configfile }) => run(start::run(configfile.as_deref())),
         None if cli.validate_config => return exit(start::check(cli.configfile.as_deref())),
-        None => cli.configfile,
+        None => run(start::run(cli.configfile.as_deref())),
     };
-    match run(path.as_deref()) {
+    match ended {
         Ok(code) => exit(code),
         Err(error) => {
             eprintln!("matriarch: {error:#}");
@@ -84,11 +92,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(path: Option<&Path>) -> anyhow::Result<i32> {
+fn run(program: impl Future<Output = anyhow::Result<i32>>) -> anyhow::Result<i32> {
     start::crypto()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()?;
-    let code = runtime.block_on(start::run(path));
+    let code = runtime.block_on(program);
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     code
 }

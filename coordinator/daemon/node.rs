@@ -27,6 +27,7 @@ use crate::postgres::{Paths, process};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::task::Gain;
+use crate::way::Way;
 use crate::{lineage, logs, publish};
 
 /// How often the local server is looked at although nothing happened: health checks
@@ -85,6 +86,7 @@ pub struct Node {
     pub(crate) failures: Complaints,
     /// What must run beside the loop, for as long as it runs.
     background: JoinSet<()>,
+    way: Way,
 }
 
 /// What the operating system told the daemon.
@@ -124,6 +126,8 @@ pub struct Parts {
     pub warned: Vec<config::Problem>,
     /// What must run beside the loop, for as long as it runs.
     pub background: JoinSet<()>,
+    /// The way to the store.
+    pub way: Way,
 }
 
 impl Node {
@@ -169,6 +173,7 @@ impl Node {
             warned: parts.warned,
             failures: Complaints::default(),
             background: parts.background,
+            way: parts.way,
         }
     }
 
@@ -216,6 +221,13 @@ impl Node {
         true
     }
 
+    /// The member of the embedded store in this process has ended: nobody may lead through it any more.
+    async fn bereave(&mut self, why: &str) {
+        tracing::error!(target: logs::CRITICAL, "the embedded store has ended in this process, so the daemon ends: {why}");
+        disarm_by_force(&self.keeper.flags, &self.settings.paths).await;
+        self.exit = Some(1);
+    }
+
     /// Looks, decides, acts, tells.
     async fn turn(&mut self) {
         self.keeper.flags.turned();
@@ -255,6 +267,7 @@ impl Node {
                 self.collapse("the lease thread").await;
             },
             Some(_) = self.background.join_next() => self.collapse("a part beside the loop").await,
+            why = self.way.ended() => self.bereave(&why).await,
             () = self.published.written() => {}
             () = self.instance.exited() => {
                 let expected = self.jobs.expects_end();
@@ -305,8 +318,9 @@ impl Node {
         if self.document.as_ref() == Some(document) && self.settings.cluster.document == *document {
             return;
         }
-        let (cluster, problems) =
+        let (cluster, mut problems) =
             config::ClusterConfig::from_document_after(document, &self.settings.cluster);
+        problems.extend(self.settings.node.store.as_ref().and_then(|store| cluster.short_ttl(store)));
         if problems != self.warned {
             for problem in &problems {
                 tracing::warn!("{problem}");

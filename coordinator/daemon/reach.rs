@@ -14,6 +14,7 @@ use crate::postgres::controldata::{self, State};
 use crate::postgres::process::{self, Found};
 use crate::postgres::run::{self, Stop};
 use crate::postgres::{Paths, off_loop};
+use crate::way::Way;
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,11 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If the store refuses us for good.
 pub async fn store(
     node: &NodeConfig,
+    way: &Way,
     paths: &Paths,
     grace: Option<Duration>,
     signals: &mut mpsc::Receiver<Signal>,
 ) -> anyhow::Result<Option<(Dcs, ClusterView)>> {
-    let mut trying = std::pin::pin!(keep_trying(node));
+    let mut trying = std::pin::pin!(keep_trying(node, way));
     let mut demoting = std::pin::pin!(async {
         match grace {
             Some(grace) => {
@@ -44,7 +46,12 @@ pub async fn store(
     let mut demoted = false;
     loop {
         tokio::select! {
-            reached = &mut trying => return reached.map(Some),
+            reached = &mut trying => {
+                if reached.is_err() && grace.is_some() {
+                    stop_primary(paths, "the daemon ends and cannot lead").await;
+                }
+                return reached.map(Some);
+            }
             () = &mut demoting, if !demoted => demoted = true,
             told = signals.recv() => if told != Some(Signal::Reload) {
                 if grace.is_some() {
@@ -56,24 +63,33 @@ pub async fn store(
     }
 }
 
-async fn keep_trying(node: &NodeConfig) -> anyhow::Result<(Dcs, ClusterView)> {
+async fn keep_trying(node: &NodeConfig, way: &Way) -> anyhow::Result<(Dcs, ClusterView)> {
+    if let Way::Nowhere(lines) = way {
+        tracing::error!("{lines}");
+        return std::future::pending().await;
+    }
     let keys = Keys::new(&node.namespace, &node.scope);
+    let (store, section) = way.names();
     let mut said = None;
     loop {
-        let reached = async {
-            let dcs = Dcs::connect(&node.store, keys.clone(), PATIENCE).await?;
+        let asked = async {
+            let dcs = way.connect(keys.clone(), PATIENCE).await?;
             let view = dcs.load().await?;
             Ok::<_, StoreError>((dcs, view))
         };
-        match reached.await {
+        let reached = tokio::select! {
+            reached = asked => reached,
+            why = way.ended() => bail!("{store} has ended: {why}"),
+        };
+        match reached {
             Ok(reached) => return Ok(reached),
             Err(StoreError::Auth(why)) => {
-                bail!("etcd refused user and password ({why}): correct them in the section etcd3")
+                bail!("{store} refused us ({why}): correct user and password in the section {section}")
             }
             Err(error) => {
                 let error = chain(&error);
                 if said.as_ref() != Some(&error) {
-                    tracing::warn!("waiting on etcd: {error}");
+                    tracing::warn!("waiting on {store}: {error}");
                     said = Some(error);
                 }
             }
@@ -83,7 +99,7 @@ async fn keep_trying(node: &NodeConfig) -> anyhow::Result<(Dcs, ClusterView)> {
 }
 
 /// Stops the server if it may take writes, and does not give up before it has.
-async fn stop_primary(paths: &Paths, why: &str) {
+pub async fn stop_primary(paths: &Paths, why: &str) {
     let mut said = false;
     loop {
         let of = paths.clone();

@@ -10,7 +10,7 @@ use api::client::Client;
 use api::command::Asked;
 use api::server::{Inputs, Server};
 use api::status::NodeStatus;
-use config::{ClusterConfig, Loaded, NodeConfig, StoreConfig};
+use config::{ClusterConfig, Loaded, NodeConfig};
 use dcs::{ClusterView, Dcs, Keys, Seen};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
@@ -22,6 +22,7 @@ use crate::postgres::Paths;
 use crate::postgres::parameters::Catalog;
 use crate::settings::{self, Settings};
 use crate::source::Source;
+use crate::way::Way;
 use crate::{alone, logs, publish, reach, serve, version};
 
 /// How long a primary that was found running may wait for the store.
@@ -49,7 +50,7 @@ pub async fn run(path: Option<&Path>) -> anyhow::Result<i32> {
     ended
 }
 
-async fn live(loaded: Loaded, mut source: Source) -> anyhow::Result<i32> {
+async fn live(loaded: Loaded, source: Source) -> anyhow::Result<i32> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -58,17 +59,44 @@ async fn live(loaded: Loaded, mut source: Source) -> anyhow::Result<i32> {
     let paths = settings::paths(&node);
     let version = version::of_programs(&paths).await?;
     let catalog = Catalog::read(&paths).await?;
-    let mut signals = signals()?;
+    let signals = signals()?;
 
     let _alone = alone::lock(&paths)?;
     alone::tidy(&paths, &node.matriarch.vault_dir).await?;
 
-    if let StoreConfig::Raft(_) = &node.store {
-        anyhow::bail!("the section raft is not served yet: write etcd3: with hosts: [host1:2379]");
-    }
     let (known, _) = ClusterConfig::from_document(&publish::cached_document(&paths).unwrap_or_default());
     let grace = (!known.pause).then(|| known.ttl.min(FIRST_WORD));
-    let Some((dcs, view)) = reach::store(&node, &paths, grace, &mut signals).await? else { return Ok(0) };
+    let way = match Way::open(&node) {
+        Ok(way) => way,
+        Err(error) => {
+            if grace.is_some() {
+                reach::stop_primary(&paths, "the daemon ends and cannot lead").await;
+            }
+            return Err(error.into());
+        }
+    };
+    let ended =
+        with_store(Found { node, way: way.clone(), paths, version, catalog, grace, signals, source }).await;
+    way.close().await;
+    ended
+}
+
+/// What was found out before the store was asked.
+struct Found {
+    node: Arc<NodeConfig>,
+    way: Way,
+    paths: Paths,
+    version: u32,
+    catalog: Catalog,
+    grace: Option<Duration>,
+    signals: mpsc::Receiver<Signal>,
+    source: Source,
+}
+
+async fn with_store(found: Found) -> anyhow::Result<i32> {
+    let Found { node, way, paths, version, catalog, grace, mut signals, mut source } = found;
+    let reached = reach::store(&node, &way, &paths, grace, &mut signals).await?;
+    let Some((dcs, view)) = reached else { return Ok(0) };
     let client = Client::new(&api::client::ClientSettings::for_peers(&node.ctl))?;
     refuse_duplicate(&node, &view, &client).await?;
 
@@ -89,7 +117,7 @@ async fn live(loaded: Loaded, mut source: Source) -> anyhow::Result<i32> {
     let Rest { status, inbox, look, end, serving } = speech.start(&mut source, &mut background)?;
     let keeper = Keeper::start(Terms {
         me: node.name.clone(),
-        store: node.store.clone(),
+        way: way.clone(),
         keys: Keys::new(&node.namespace, &node.scope),
         ttl: settings.cluster.ttl,
         patience: settings.cluster.retry_timeout,
@@ -110,6 +138,7 @@ async fn live(loaded: Loaded, mut source: Source) -> anyhow::Result<i32> {
         catalog,
         warned,
         background,
+        way,
     };
     let code = run_node(Node::new(parts), flags, paths).await;
     end.send_replace(true);
@@ -181,7 +210,7 @@ async fn run_node(node: Node, flags: Arc<Flags>, paths: Paths) -> i32 {
 }
 
 /// SIGTERM and SIGINT stop, SIGHUP reloads.
-fn signals() -> anyhow::Result<mpsc::Receiver<Signal>> {
+pub fn signals() -> anyhow::Result<mpsc::Receiver<Signal>> {
     let (to, from) = mpsc::channel(4);
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
@@ -228,7 +257,8 @@ fn cluster_settings(
     let stored = view.config.as_ref().map(|config| config.value.clone()).filter(serde_json::Value::is_object);
     let document =
         stored.or(cached).unwrap_or_else(|| ClusterConfig::default_document(node.bootstrap.dcs.as_ref()));
-    let (cluster, problems) = ClusterConfig::from_document(&document);
+    let (cluster, mut problems) = ClusterConfig::from_document(&document);
+    problems.extend(node.store.as_ref().and_then(|store| cluster.short_ttl(store)));
     for problem in &problems {
         tracing::warn!("{problem}");
     }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use coordinator::Held;
 use dcs::{
-    Acquire, Adopt, Dcs, ETCD_CLOCK, Epoch, Leadership, Moment, RenewError, Session, Status, StoreError,
-    authority,
+    Acquire, Adopt, Dcs, Epoch, Leadership, Moment, RenewError, Session, Status, StoreError, authority,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -142,7 +141,7 @@ impl Renewer {
             return Ok(session);
         }
         if self.dcs.is_none() {
-            let dcs = Dcs::connect(&self.terms.store, self.terms.keys.clone(), self.terms.patience).await?;
+            let dcs = self.terms.way.connect(self.terms.keys.clone(), self.terms.patience).await?;
             self.dcs = Some(dcs);
         }
         let Some(dcs) = &self.dcs else { return Err(StoreError::Unreachable("not connected".into())) };
@@ -154,7 +153,7 @@ impl Renewer {
     /// A renewal that succeeded: authority counts from before it was sent, and never shrinks.
     fn extend(&self, ttl: Duration, sent: Moment) {
         let Some(leadership) = &self.leadership else { return };
-        let granted = authority(ttl, sent, ETCD_CLOCK);
+        let granted = authority(ttl, sent, self.terms.way.clock());
         let (epoch, revision) = (leadership.epoch(), leadership.revision());
         self.publish.send_if_modified(|tenure| {
             let before = tenure.held.filter(|held| held.epoch == epoch);
