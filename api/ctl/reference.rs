@@ -29,13 +29,17 @@ fn page() -> String {
     let mut page = format!("{HEAD}\n## Options before the command\n\n");
     options(&command, &mut page);
     for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
-        section(inner, &mut page);
+        match inner.has_subcommands() {
+            false => section(inner, inner.get_name(), &mut page),
+            true => inner.get_subcommands().filter(|verb| verb.get_name() != "help").for_each(|verb| {
+                section(verb, &format!("{} {}", inner.get_name(), verb.get_name()), &mut page);
+            }),
+        }
     }
     page
 }
 
-fn section(command: &Command, page: &mut String) {
-    let name = command.get_name();
+fn section(command: &Command, name: &str, page: &mut String) {
     let mut usage = command.clone().bin_name(format!("matriarchctl {name}"));
     let usage = usage.render_usage().to_string().replace("Usage: ", "");
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();

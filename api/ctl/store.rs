@@ -6,7 +6,7 @@ use dcs::{Dcs, Keys, StoreMember};
 
 use crate::args::Store;
 use crate::ask::{confirm, note, say};
-use crate::output::{Cell, Format, Sheet};
+use crate::output::{Cell, Sheet};
 use crate::reach::{STORE, place};
 use crate::settings::Settings;
 

@@ -84,7 +84,7 @@ async fn keep_trying(node: &NodeConfig, way: &Way) -> anyhow::Result<(Dcs, Clust
         match reached {
             Ok(reached) => return Ok(reached),
             Err(StoreError::Auth(why)) => {
-                bail!("{store} refused us ({why}): correct user and password in the section {section}")
+                bail!("{store} refused user and password ({why}): correct them in the section {section}")
             }
             Err(error) => {
                 let error = chain(&error);
