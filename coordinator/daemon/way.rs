@@ -13,7 +13,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub enum Way {
     /// As a client.
-    Network(StoreConfig),
+    Network(Box<StoreConfig>),
     /// Through the member in this process.
     Member(Embedded),
     /// The configuration names no store, and this is what to write.
@@ -28,7 +28,7 @@ impl Way {
     pub fn open(node: &NodeConfig) -> Result<Self, StoreError> {
         Ok(match &node.store {
             Some(StoreConfig::Raft(raft)) if raft.self_addr.is_some() => Self::Member(Embedded::start(raft)?),
-            Some(store) => Self::Network(store.clone()),
+            Some(store) => Self::Network(Box::new(store.clone())),
             None => Self::Nowhere(lines(node)),
         })
     }
