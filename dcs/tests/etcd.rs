@@ -374,8 +374,9 @@ async fn every_form_of_address_connects() {
             let file = server.path("node.yml");
             std::fs::write(&file, &yaml).unwrap();
             let loaded = config::load(Some(&file), std::iter::empty()).unwrap();
-            let dcs =
-                Dcs::connect(&loaded.node.store, Keys::new("service", "batman"), PATIENCE).await.unwrap();
+            let dcs = Dcs::connect(&loaded.node.store.unwrap(), Keys::new("service", "batman"), PATIENCE)
+                .await
+                .unwrap();
             dcs.load().await.unwrap_or_else(|error| panic!("{yaml}: {error}"));
         }
     }
