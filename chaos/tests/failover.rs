@@ -171,6 +171,14 @@ async fn a_member_that_must_not_lead_does_not() {
     leader.kill();
     let next = cluster.wait_leader(&[&leader.name], PATIENCE).await.unwrap();
     assert_eq!(next.name, other.name);
+    // Until the first file of the new timeline has arrived, Postgres itself cannot be promoted: it panics.
+    let written = next.cell("select pg_current_wal_flush_lsn()").await.unwrap();
+    let arrived = until(PATIENCE, "the new timeline on the barred member", async || {
+        let replayed = barred.cell(&format!("select pg_last_wal_replay_lsn() >= '{written}'")).await;
+        Ok((replayed.ok().as_deref() == Some("t")).then_some(()))
+    });
+    cluster.explain(arrived.await).unwrap();
+    cluster.wait_streaming(barred, next, PATIENCE).await.unwrap();
     next.kill();
     // Only the barred member is left: it must stay a replica for longer than a lease lives.
     let ttl = cluster.spec.dcs["ttl"].as_u64().unwrap();
