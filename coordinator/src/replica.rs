@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use config::NodeName;
-use dcs::{ClusterView, Initialize};
+use dcs::{ClusterView, Initialize, Timeline};
 
 use crate::decision::{Decision, Grounds, Step, StopMode, Task};
 use crate::local::{Data, Process, Running, Standby, Unfinished, Upstream};
@@ -132,6 +132,9 @@ fn compare(
             past.compared = key;
             None
         }
+        Lineage::Diverged { .. } if unsure(seen, past, running, history.timeline) => {
+            Some(Decision::wait(seen, past.clone(), Reason::Following(name.clone())).wake_by(seen.now + IDLE))
+        }
         Lineage::Diverged { fork } => {
             // Remembered, since a stopped standby's directory tells less than a running one.
             past.diverged = Some((name.clone(), epoch, fork));
@@ -139,6 +142,17 @@ fn compare(
             Some(stop(seen, past.clone(), because, StopMode::Fast))
         }
     }
+}
+
+/// A standby that was just started and does not stream yet tells the timeline of its last restart point, and
+/// may have replayed into a later one: nothing is concluded from it before it had time to stream.
+fn unsure(seen: &Observation, past: &mut Past, running: &Running, leaders: Timeline) -> bool {
+    let streaming = running.standby.as_ref().is_some_and(|standby| standby.streaming);
+    if streaming || running.timeline >= leaders {
+        return false;
+    }
+    let since = *past.idle_since.get_or_insert(seen.now);
+    seen.now.since(since) < IDLE
 }
 
 /// Whom this node follows while `leader` leads (patroni-compat 5.9).

@@ -233,7 +233,7 @@ fn wrong_configuration_is_explained() {
     assert!(
         stage
             .refused(&["-c", empty.to_str().unwrap(), "list"])
-            .contains("is missing, so the store is looked for at")
+            .contains("so is raft: the store is looked for at")
     );
     let unnamed = stage.write("unnamed.yml", &format!("etcd3: {{host: {}}}\n", &stage.server.url[7..]));
     assert!(stage.refused(&["-c", unnamed.to_str().unwrap(), "list"]).contains("which cluster?"));
