@@ -194,8 +194,6 @@ async fn without_a_quorum_nobody_leads_and_who_is_missing_is_said() {
     let members = store_members(&cluster).await.unwrap();
     let lost = members.iter().filter(|row| row["State"] == "not reachable").count();
     assert_eq!((members.len(), lost), (3, 2), "{members:?}");
-    let unread = cluster.matriarchctl(&["show-config"]).await.unwrap();
-    assert_eq!(unread.code, Some(1), "{unread:?}");
     replicas.iter().try_for_each(|replica| replica.start()).unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
 }
