@@ -146,17 +146,21 @@ impl Home {
 
     /// Whether this is a server process working in the directory, under its present name, a
     /// former one, or none at all: a server outlives the removal of its directory (F31).
+    ///
+    /// A process that ends gives up its memory, and with it the name of its program, then its files, then its
+    /// working directory (Linux, `do_exit`). One without a program but with our directory is still ending.
     pub(super) fn is_server(&self, pid: u32, by: By) -> bool {
-        let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
-        let Some(exe) = link("exe") else { return false };
-        if undeleted(&exe).file_name().map(OsStr::as_bytes) != Some(self.server.as_slice()) {
+        let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}"));
+        let runs_server =
+            |exe: PathBuf| undeleted(&exe).file_name().map(OsStr::as_bytes) == Some(self.server.as_slice());
+        if link("exe").is_ok_and(|exe| !runs_server(exe)) {
             return false;
         }
         if !fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == self.uid) {
             return false;
         }
         let here = |cwd: PathBuf| undeleted(&cwd) == self.path;
-        link("cwd").is_some_and(here)
+        link("cwd").is_ok_and(here)
             || by == By::Identity && {
                 let now = fs::metadata(format!("/proc/{pid}/cwd")).ok().map(|meta| (meta.dev(), meta.ino()));
                 now.is_some() && now == self.identity

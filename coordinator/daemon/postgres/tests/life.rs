@@ -112,6 +112,34 @@ fn programs_that_the_server_started_are_killed_too() {
     });
 }
 
+/// A server that dies has lost its program before its working directory. It is waited for all the same: no look
+/// finds the directory free while a process works in it. Giving up this server's memory takes long enough to be seen.
+#[test]
+fn a_dying_server_is_waited_for() {
+    real(async |bench: &Bench| {
+        let node = bench.node("n1");
+        std::fs::create_dir(&node.paths.data_dir).unwrap();
+        let large = bench.path("postgres");
+        std::fs::copy("/bin/dd", &large).unwrap();
+        let log = std::fs::File::create(bench.path("log")).unwrap();
+        let server = Program::new(large)
+            .args(["if=/dev/zero", "of=/dev/null", "bs=512M"])
+            .in_dir(&node.paths.data_dir)
+            .start_detached(log)
+            .unwrap();
+        let end = crate::command::pidfd::Pidfd::open(server).unwrap();
+        let memory = || {
+            let status = std::fs::read_to_string(format!("/proc/{server}/statm")).unwrap();
+            status.split(' ').nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        until("it has its memory", async || memory() * 4096 > 500 << 20).await;
+        end.signal(Signal::KILL).unwrap();
+        // Not by the pidfd: this is about one who looks at the table while it dies.
+        while !matches!(process::find(&node.paths).unwrap(), Found::Nothing(_)) {}
+        assert_eq!(working_in(&node.paths.data_dir), Vec::<u32>::new());
+    });
+}
+
 /// F30: a stale pid file names a stranger. It is neither adopted nor signalled, and does not stop
 /// the server from starting.
 #[test]
