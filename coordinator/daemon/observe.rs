@@ -1,6 +1,6 @@
 //! Putting one snapshot together from what the node holds. Nothing is judged here.
 
-use coordinator::{Observation, Running, Slot, Standby, Store, Unfinished, Upstream};
+use coordinator::{Observation, Process, Running, Slot, Standby, Store, Unfinished, Upstream};
 use dcs::{Lsn, Moment, Timeline};
 
 use crate::custody::marker::Work;
@@ -77,13 +77,14 @@ impl Node {
     }
 
     fn postgres(&mut self) -> coordinator::Postgres {
-        let running = self.instance.look().cloned().map(|(at, look)| {
-            let upstream = look.in_recovery.then(|| self.upstream()).flatten();
-            running(at, &look, upstream)
-        });
+        let running = self.instance.look().cloned().map(|(at, look)| running(at, &look));
+        let process = self.instance.process();
+        let primary = running.as_ref().is_some_and(|running| running.standby.is_none());
+        let upstream = (process == Process::Postmaster && !primary).then(|| self.upstream()).flatten();
         coordinator::Postgres {
-            process: self.instance.process(),
+            process,
             running,
+            upstream,
             silent_since: self.instance.silent_since(),
             frozen: self.instance.frozen(),
             crashed: self.instance.crashed(),
@@ -133,13 +134,12 @@ impl Node {
     }
 }
 
-fn running(at: Moment, look: &Look, upstream: Option<Upstream>) -> Running {
+fn running(at: Moment, look: &Look) -> Running {
     let standby = look.in_recovery.then(|| Standby {
         received: Some(look.received).filter(|at| *at > Lsn(0)),
         replayed: look.replayed,
         streaming: look.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
         paused: look.replay_paused,
-        upstream,
     });
     Running {
         at,

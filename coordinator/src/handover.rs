@@ -274,6 +274,15 @@ pub fn somebody_could_lead(seen: &Observation) -> bool {
         .any(|name| obstacle_of_peer(seen, &view, name, false).is_none())
 }
 
+/// Whether some other member answered lately that only its server's rest keeps it from leading.
+pub fn somebody_waits(seen: &Observation) -> bool {
+    let view = seen.view();
+    view.members
+        .keys()
+        .filter(|name| **name != seen.me.name && lately(seen, name))
+        .any(|name| matches!(obstacle_of_peer(seen, &view, name, false), Some(Obstacle::NotRunning(_))))
+}
+
 /// A question to everybody whose last answer is old, or older than the end of this server.
 pub fn ask_everybody(seen: &Observation) -> Option<Step> {
     ask(seen, unanswered(seen, &seen.view(), ended(seen)))

@@ -152,7 +152,7 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     }
     if control.standby_signal {
         let steps = [Step::Begin(Task::StartStandby { upstream: None })];
-        return Decision::act(seen, past, Reason::StartFirst, steps);
+        return Decision::act(seen, past, Reason::StandbyEnded, steps);
     }
     let asked = handover::ask_everybody(seen);
     if too_slow(seen, control) {
@@ -215,6 +215,12 @@ fn silent(seen: &Observation, past: Past) -> Decision {
     let spent = seen.now.since(since) >= budget;
     if spent && handover::somebody_could_lead(seen) {
         return give_up(seen, past, if frozen { Reason::PostmasterFrozen } else { Reason::PrimarySilent });
+    }
+    // A standby that does not become consistent may need a primary to stream from, and members whose server is
+    // stopped wait for this one: whoever is best is found among standbys, and without a lease.
+    let standby = matches!(&seen.data, Data::Present(control) if control.standby_signal);
+    if spent && standby && handover::somebody_waits(seen) {
+        return give_up(seen, past, Reason::NeverConsistent);
     }
     if spent && frozen && !handover::anybody_unasked(seen) {
         // Alone it is no use either: killed, it is started where it was.

@@ -14,6 +14,8 @@ pub struct Postgres {
     pub process: Process,
     /// What SQL said, if it answers.
     pub running: Option<Running>,
+    /// Whom the settings of a standby make it follow: known from its files, also while it does not answer.
+    pub upstream: Option<Upstream>,
     /// Since when SQL has been silent although a postmaster runs.
     pub silent_since: Option<Moment>,
     /// A signal has stopped the postmaster (state T): it lets nobody in, and will not end unless killed.
@@ -66,8 +68,6 @@ pub struct Standby {
     pub streaming: bool,
     /// Replay is paused.
     pub paused: bool,
-    /// Whom its settings make it follow.
-    pub upstream: Option<Upstream>,
 }
 
 /// Whom a standby follows.

@@ -86,9 +86,9 @@ fn following(seen: &Observation, past: Past, name: &config::NodeName) -> Decisio
         return replica::decide(seen, past, name);
     }
     match (seen.postgres.process, seen.standby()) {
-        (Process::Postmaster, Some((_, standby))) => {
+        (Process::Postmaster, Some(_)) => {
             let wanted = replica::upstream(seen, &seen.view(), name);
-            if standby.upstream != wanted && wanted.is_some() {
+            if seen.postgres.upstream != wanted && wanted.is_some() {
                 return Decision::act(seen, past, Reason::Follow(name.clone()), [Step::Follow(wanted)]);
             }
             let mut past = past;

@@ -76,6 +76,10 @@ pub enum Reason {
     PostmasterFrozen,
     /// The primary does not answer, and time has run out.
     PrimarySilent,
+    /// The leader's server was started as a standby and does not become consistent, and time has run out.
+    NeverConsistent,
+    /// The leader's server ended while it was a standby: its promotion did not come to its end.
+    StandbyEnded,
     // electing
     /// This node is the best candidate.
     BestCandidate,
@@ -204,6 +208,12 @@ impl fmt::Display for Reason {
             Self::CandidateReady(name) => write!(f, "Postgres crashed here and {name} has all of its WAL: releasing the lease"),
             Self::Remnants => f.write_str("the postmaster is gone, other processes of the instance are not: killing them"),
             Self::PostmasterFrozen => f.write_str("a signal has stopped the postmaster (state T), so that nobody can connect: killing the instance"),
+            Self::NeverConsistent => f.write_str(
+                "Postgres does not get ready as a standby and time has run out: releasing the lease, another member is back",
+            ),
+            Self::StandbyEnded => f.write_str(
+                "Postgres ended before it was promoted: starting it again as a standby under the lease",
+            ),
             Self::PrimarySilent => f.write_str("Postgres does not answer and time has run out: demoting"),
             Self::BestCandidate => f.write_str("nobody holds the lease and no reachable member is ahead of me"),
             Self::NamedCandidate => f.write_str("nobody holds the lease and an operator named me"),

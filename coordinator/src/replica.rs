@@ -42,7 +42,7 @@ pub fn decide(seen: &Observation, past: Past, name: &NodeName) -> Decision {
         return rejoin::start(seen, past, name);
     }
     match seen.standby() {
-        None => Decision::wait(seen, past, Reason::StartingHere),
+        None => starting(seen, past, name),
         Some((running, standby)) => follow(seen, past, name, running, standby),
     }
 }
@@ -64,12 +64,22 @@ pub fn stop(seen: &Observation, past: Past, because: Reason, mode: StopMode) -> 
     Decision::act(seen, past, because, [Step::Begin(Task::Stop(mode))])
 }
 
+/// A server that does not answer yet. A standby may have to stream before it is consistent: it is told from whom.
+fn starting(seen: &Observation, past: Past, name: &NodeName) -> Decision {
+    let wanted = upstream(seen, &seen.view(), name);
+    let standby = matches!(&seen.data, Data::Present(control) if control.standby_signal);
+    if standby && wanted.is_some() && seen.postgres.upstream != wanted {
+        return Decision::act(seen, past, Reason::Follow(name.clone()), [Step::Follow(wanted)]);
+    }
+    Decision::wait(seen, past, Reason::StartingHere)
+}
+
 /// A running standby: the right upstream, the right history, its slots.
 fn follow(seen: &Observation, past: Past, name: &NodeName, running: &Running, standby: &Standby) -> Decision {
     let view = seen.view();
     let wanted = upstream(seen, &view, name);
     let mut past = Past { intent: None, ..past };
-    if standby.upstream != wanted && !(wanted.is_none() && leader_without_address(&view, name)) {
+    if seen.postgres.upstream != wanted && !(wanted.is_none() && leader_without_address(&view, name)) {
         let steps = [Step::Follow(wanted)];
         return Decision::act(seen, past, Reason::Follow(name.clone()), steps);
     }

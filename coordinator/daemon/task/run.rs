@@ -20,6 +20,9 @@ const KILL: Duration = Duration::from_secs(10);
 const CHECKPOINT: Duration = Duration::from_secs(60);
 /// How long an immediate shutdown may take before everything is killed.
 const IMMEDIATE: Duration = Duration::from_secs(5);
+/// How long the start of a standby is waited for: one that needs more of the log than it has is consistent only
+/// when it streams, and until the job has ended nobody tells it from whom.
+const CONSISTENT: Duration = Duration::from_secs(5);
 /// How long a promotion may take: what was received must be replayed first.
 const PROMOTION: Duration = Duration::from_secs(600);
 /// How long the operator's command after the bootstrap may take.
@@ -43,7 +46,7 @@ async fn start_standby_from(
     let limits = controldata::read(&settings.paths).await?.limits;
     write_standby_conf(context, upstream, &limits).await?;
     let (conf, _) = settings.standby_conf(upstream, &limits);
-    let wait = timeout.unwrap_or(settings.postgres.pg_ctl_timeout);
+    let wait = timeout.unwrap_or(settings.postgres.pg_ctl_timeout.min(CONSISTENT));
     start(context, stopped, (Start::Standby, upstream), &conf, None, wait).await
 }
 

@@ -39,6 +39,8 @@ fn samples() -> Vec<Reason> {
         Reason::Remnants,
         Reason::PostmasterFrozen,
         Reason::PrimarySilent,
+        Reason::NeverConsistent,
+        Reason::StandbyEnded,
         Reason::BestCandidate,
         Reason::NamedCandidate,
         Reason::StillPrimary,

@@ -159,10 +159,15 @@ impl World {
     fn promote(&mut self, name: &NodeName, epoch: Epoch, above: Timeline) -> Result<(), String> {
         self.proof(name, epoch)?;
         self.mints += 1;
-        let mint = self.mints;
+        let (mint, now) = (self.mints, self.now);
         let server = &mut self.node(name).server;
         if !server.answers() {
             return Err("the server does not answer".into());
+        }
+        if server.torn {
+            server.crash(Process::Gone);
+            server.crashed = Some(now);
+            return Err("it panicked: invalid magic number 0000".into());
         }
         server.promote(mint, above);
         Ok(())
@@ -184,6 +189,7 @@ impl World {
         name: &NodeName,
         upstream: Option<coordinator::Upstream>,
     ) -> Result<(), String> {
+        let now = self.now;
         let server = &mut self.node(name).server;
         if server.process != Process::Gone {
             return Err("it runs already".into());
@@ -194,6 +200,7 @@ impl World {
             return Err("toxic".into());
         }
         server.start(false, upstream);
+        server.hung = server.torn.then_some(now);
         Ok(())
     }
 

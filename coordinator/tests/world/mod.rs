@@ -296,6 +296,9 @@ impl World {
         }
         let server = &mut self.node(name).server;
         server.streaming = possible;
+        if possible && server.torn && server.hung.take().is_some() {
+            server.torn = false;
+        }
         if let Some(dir) = server.dir.as_mut().filter(|_| possible) {
             dir.wal = theirs;
             if dir.floor.is_some_and(|floor| Lsn(dir.wal.end) >= floor) {

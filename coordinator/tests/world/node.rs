@@ -145,7 +145,6 @@ impl Node {
             replayed: Lsn(dir.wal.end),
             streaming: self.server.streaming,
             paused: false,
-            upstream: self.server.upstream.clone(),
         });
         let slots = self.server.slots.iter().map(|(name, at)| Slot {
             name: name.clone(),
@@ -189,6 +188,7 @@ impl Node {
             released: daemon.released,
             postgres: Postgres {
                 process: self.server.process,
+                upstream: self.server.upstream.clone().filter(|_| !self.server.primary),
                 running: self.running(now),
                 silent_since: self.server.hung,
                 frozen: self.server.suspended && self.server.hung.is_some(),

@@ -135,6 +135,9 @@ pub struct Server {
     /// Replication does not move, for whatever reason.
     pub frozen: bool,
     pub slots: BTreeMap<String, Lsn>,
+    /// The first file of its last timeline has not arrived whole: promoted it panics, and until it streams again it
+    /// is never consistent.
+    pub torn: bool,
 }
 
 impl Default for Server {
@@ -152,6 +155,7 @@ impl Default for Server {
             streaming: false,
             frozen: false,
             slots: BTreeMap::new(),
+            torn: false,
         }
     }
 }

@@ -132,6 +132,7 @@ impl World {
                 self.node(name).server.hung = None;
                 self.wake(name);
             }
+            ("torn", []) => self.node(name).server.torn = true,
             ("wipe", []) => {
                 self.node(name).server.dir = None;
                 self.wake(name);
