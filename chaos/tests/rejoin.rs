@@ -136,6 +136,69 @@ async fn a_replica_whose_data_is_gone_is_cloned_again() {
     assert_eq!(replica.cell(id).await.unwrap(), leader.cell(id).await.unwrap());
 }
 
+/// Overwrites what a stopped standby has of the log after `from` with zeros, as if it had not arrived.
+fn tear(node: &Node, from: &str) -> anyhow::Result<()> {
+    let (high, low) = from.split_once('/').ok_or_else(|| anyhow::anyhow!("{from} is no position"))?;
+    let at = (u64::from_str_radix(high, 16)? << 32) | u64::from_str_radix(low, 16)?;
+    let segment = format!("{:08X}{:08X}", at >> 32, (at & 0xFFFF_FFFF) >> 24);
+    let page = (at & 0xFF_FFFF).next_multiple_of(8192);
+    let mut torn = 0;
+    for entry in std::fs::read_dir(node.data().join("pg_wal"))? {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        if name.len() == 24 && name[8..] >= *segment {
+            let from = if name[8..] == *segment { page } else { 0 };
+            let file =
+                std::fs::OpenOptions::new().write(true).open(node.data().join("pg_wal").join(&name))?;
+            std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; (0x100_0000 - from) as usize], from)?;
+            torn += 1;
+        }
+    }
+    anyhow::ensure!(torn > 0, "there is no file of segment {segment}");
+    Ok(())
+}
+
+/// A standby that lacks some of the log which it has replayed before is not consistent until it streams. Started while
+/// nobody leads, it is told whom to follow as soon as somebody does.
+#[tokio::test]
+async fn a_standby_that_is_not_consistent_streams_what_it_lacks() {
+    let cluster = CLUSTER.lend().await.unwrap();
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    leader.sql("create table torn (id int); insert into torn values (1)").await.unwrap();
+    leader.sql("checkpoint").await.unwrap();
+    let from = leader.cell("select pg_current_wal_insert_lsn()").await.unwrap();
+    leader.sql("insert into torn select generate_series(2, 9999)").await.unwrap();
+    let to = leader.cell("select pg_current_wal_flush_lsn()").await.unwrap();
+    let replica = replicas[0];
+    let arrived = until(PATIENCE, "the rows on the replica", async || {
+        let sql = format!("select pg_last_wal_replay_lsn() >= '{to}'");
+        Ok((replica.cell(&sql).await? == "t").then_some(()))
+    });
+    cluster.explain(arrived.await).unwrap();
+    // A clean stop notes how far it has replayed; it is consistent again only there.
+    replica.stop(PATIENCE).await.unwrap();
+    tear(replica, &from).unwrap();
+    leader.kill();
+    replicas[1].kill();
+    let vacant = until(PATIENCE, "a vacant lease", async || {
+        Ok(cluster.etcd.get(&cluster.key("leader")).await?.is_none().then_some(()))
+    });
+    vacant.await.unwrap();
+    replica.start().unwrap();
+    let starts = until(PATIENCE, "its Postgres, not consistent", async || {
+        let log = std::fs::read_to_string(replica.dir.join("data.log")).unwrap_or_default();
+        Ok((replica.postmaster().is_some() && log.contains("invalid magic number 0000")).then_some(()))
+    });
+    cluster.explain(starts.await).unwrap();
+    assert!(replica.cell("select 1").await.is_err());
+    leader.start().unwrap();
+    replicas[1].start().unwrap();
+    let leads = cluster.wait_leader(&[], PATIENCE).await.unwrap();
+    cluster.wait_streaming(replica, leads, PATIENCE).await.unwrap();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
+    assert_eq!(replica.cell("select count(*) from torn").await.unwrap(), "9999");
+    leads.sql("drop table torn").await.unwrap();
+}
+
 /// P212 a former primary that is alone leads again, on a higher timeline, with all its rows.
 #[tokio::test]
 async fn a_former_primary_that_is_alone_leads_again() {

@@ -218,13 +218,14 @@ fn kill(scan: &Scan, pid: u32) -> Result<Option<Pidfd>, ProcessError> {
     }
 }
 
-/// The process that the pid file names, if it is alive and not of this instance: Postgres would
-/// take it for a running server and refuse to start.
+/// The process that the pid file names, if there is one and it is not of this instance: Postgres would
+/// take it for a running server and refuse to start. A postmaster that ended counts as long as
+/// its parent has not collected it, which in a container without an init is for ever.
 pub fn stranger_in_pid_file(paths: &Paths) -> Option<u32> {
     let pid = PidFile::read(&paths.pid_file())?.pid;
-    let alive = Stat::read(pid).is_some();
+    let exists = Path::new("/proc").join(pid.to_string()).exists();
     let ours = Scan::take(paths, &BTreeSet::new()).is_ok_and(|scan| scan.members.contains(&pid));
-    (alive && !ours).then_some(pid)
+    (exists && !ours).then_some(pid)
 }
 
 /// `postmaster.pid`, as far as it is needed (`miscadmin.h` names its lines).

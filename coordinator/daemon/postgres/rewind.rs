@@ -229,7 +229,7 @@ pub async fn recover_crash(
     .map_err(failed("preparing crash recovery"))?;
     // Archiving on, with a command that fails, keeps every segment that a rewind may need.
     let quick: &[&str] = if run::syncs_at_once(paths) { &["-c", run::SYNC_AT_ONCE] } else { &[] };
-    let output = Program::new(paths.program("postgres"))
+    let single = Program::new(paths.program("postgres"))
         .arg("--single")
         .args(quick.iter().copied())
         .arg("-D")
@@ -238,9 +238,8 @@ pub async fn recover_crash(
         .arg(format!("config_file={}", paths.conf().display()))
         .args(["-c", "archive_mode=on", "-c", "archive_command=false", "-c", "log_destination=stderr"])
         .args(["-c", "logging_collector=off", "template1"])
-        .in_c_locale()
-        .run(deadline)
-        .await?;
+        .in_c_locale();
+    let output = run::past_stale_pid_file(paths, single).run(deadline).await?;
     let state = controldata::read(paths).await?.state;
     if state != State::ShutDown {
         return Err(RewindError::NotRecovered { state, tail: output.tail() });

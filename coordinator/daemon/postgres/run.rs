@@ -106,16 +106,22 @@ pub async fn start(
     if off_loop(move || Ok(syncs_at_once(&quick))).await.unwrap_or_default() {
         program = program.arg(format!("--{SYNC_AT_ONCE}"));
     }
-    if let Some(stranger) = process::stranger_in_pid_file(paths) {
-        // Unlinking the pid file would race with a real server; this makes Postgres ignore it.
-        program = program.env("PG_GRANDPARENT_PID", stranger.to_string());
-    }
+    let program = past_stale_pid_file(paths, program);
     if !may() {
         return Err(RunError::TooLate);
     }
     drop(stopped);
     let pid = program.start_detached(log)?;
     Postmaster::open(pid).map_err(|_| RunError::Ended { log: log_tail(&paths.log) })
+}
+
+/// Makes the server ignore a pid file that names a process which is not of this instance. Unlinking the file
+/// would race with a real server.
+pub(super) fn past_stale_pid_file(paths: &Paths, program: Program) -> Program {
+    match process::stranger_in_pid_file(paths) {
+        Some(stranger) => program.env("PG_GRANDPARENT_PID", stranger.to_string()),
+        None => program,
+    }
 }
 
 /// Before crash recovery Postgres syncs its directory file by file, which takes seconds on a busy disk and

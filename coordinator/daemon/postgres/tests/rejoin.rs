@@ -201,6 +201,29 @@ fn a_failed_rewind_leaves_its_mark() {
     });
 }
 
+/// The postmaster has ended, and its parent does not collect it: its number is taken, and Postgres would wait
+/// for it for ever, on its own and in crash recovery.
+#[test]
+fn a_pid_file_of_a_dead_postmaster_hurts_nobody() {
+    real(async |bench: &Bench| {
+        let (node, postmaster, session) = bench.primary("n1").await;
+        drop(session);
+        postmaster.signal(Signal::KILL).unwrap();
+        let stopped = process::kill_all(&node.paths, LONG).await.unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        crate::command::pidfd::Pidfd::open(dead.id()).unwrap().exited().await;
+        let file = std::fs::read_to_string(node.paths.pid_file()).unwrap();
+        let stale = format!("{}\n{}", dead.id(), file.split_once('\n').unwrap().1);
+        std::fs::write(node.paths.pid_file(), &stale).unwrap();
+        let control = controldata::read(&node.paths).await.unwrap();
+        let capsule = capsule_before(&node, &control, control.redo).await;
+        rewind::recover_crash(&node.paths, &stopped, &capsule, None, LONG).await.unwrap();
+        std::fs::write(node.paths.pid_file(), &stale).unwrap();
+        node.start(Start::Primary).await;
+        dead.wait().unwrap();
+    });
+}
+
 /// P231, F128: a restored backup is not recovered alone; nothing is touched.
 #[test]
 fn a_restored_backup_is_not_recovered_alone() {
