@@ -69,9 +69,9 @@ async fn idle(cluster: &Cluster, samples: &mut Samples) -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let pids: Vec<i32> = cluster.nodes.iter().filter_map(Node::pid).collect();
     let usage = || pids.iter().filter_map(|pid| crate::process::usage(*pid)).collect::<Vec<_>>();
-    let (before, revision) = (usage(), cluster.etcd.revision().await?);
+    let (before, revision) = (usage(), cluster.store.revision().await?);
     tokio::time::sleep(IDLE).await;
-    let (after, later) = (usage(), cluster.etcd.revision().await?);
+    let (after, later) = (usage(), cluster.store.revision().await?);
     samples.add(Measure::StoreWrites, count(later - revision));
     for ((cpu, _), (later_cpu, resident)) in before.iter().zip(&after) {
         samples.add(Measure::Cpu, later_cpu.saturating_sub(*cpu).as_secs_f64());

@@ -13,13 +13,15 @@ use dcs::Moment;
 use futures::future::join_all;
 use serde_json::Value;
 
+use crate::embedded::Embedded;
 use crate::etcd::Etcd;
 use crate::haproxy::Haproxy;
 use crate::net::{Net, Slot};
 use crate::node::{Node, tail};
 use crate::process::{self, Reaped};
 use crate::setup::{self, Tools};
-use crate::spec::{Program, SUPERUSER_PASSWORD, Spec};
+use crate::spec::{Program, SUPERUSER_PASSWORD, Spec, Store};
+use crate::store::Keeper;
 use crate::user::RunAs;
 
 /// Time between two looks while waiting.
@@ -30,8 +32,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Cluster {
     /// Its nodes, in the order of the spec.
     pub nodes: Vec<Node>,
-    /// Its store; without members if the nodes keep it themselves.
-    pub etcd: Etcd,
+    /// Its store.
+    pub store: Keeper,
     /// Its proxy, if the spec wanted one.
     pub haproxy: Option<Haproxy>,
     /// What it was made from.
@@ -82,14 +84,13 @@ impl Cluster {
     /// # Errors
     /// When a tool is missing or something does not start.
     pub async fn prepare(spec: Spec) -> anyhow::Result<Self> {
+        Store::named()?;
         let tools = setup::tools().await?;
         let user = RunAs::choose()?;
         let net = Net::take()?;
         let dir = Reaped::new(&tools.chaos, net.share_lock()?)?;
         let bin = dir.path().join("bin");
         setup::copy_binaries(tools, &bin)?;
-        let program = if spec.etcd > 0 { setup::etcd().await? } else { PathBuf::new() };
-        let etcd = Etcd::start(program, spec.etcd, &net, dir.path(), &user)?;
         let count = u8::try_from(spec.nodes.len()).context("more nodes than a network has room for")?;
         let mut nodes = Vec::new();
         for (index, program) in (0..count).zip(spec.nodes.iter().copied()) {
@@ -97,14 +98,15 @@ impl Cluster {
             let tree = spec.node(index, &net, &own, &tools.postgres);
             nodes.push(Node::prepare(&tree, program, exe(program, dir.path()).await?, own, &user)?);
         }
+        let store = keeper(&spec, &nodes, &net, dir.path(), &user).await?;
         let haproxy = match spec.haproxy {
             true => Some(Haproxy::start(&tools.haproxy, count, &net, dir.path(), &user)?),
             false => None,
         };
-        if spec.etcd > 0 {
+        if let Keeper::Etcd(etcd) = &store {
             etcd.wait_ready(Duration::from_secs(20)).await?;
         }
-        Ok(Self { nodes, etcd, haproxy, spec, tools, dir, net, _slot: None })
+        Ok(Self { nodes, store, haproxy, spec, tools, dir, net, _slot: None })
     }
 
     /// The cluster's directory.
@@ -309,6 +311,19 @@ impl Drop for Cluster {
             eprintln!("{}", self.report());
         }
     }
+}
+
+/// Starts what the nodes' store needs besides the nodes.
+async fn keeper(spec: &Spec, nodes: &[Node], net: &Net, dir: &Path, user: &RunAs) -> anyhow::Result<Keeper> {
+    if spec.etcd > 0 {
+        return Ok(Keeper::Etcd(Etcd::start(setup::etcd().await?, spec.etcd, net, dir, user)?));
+    }
+    let embedded = Embedded::of(nodes.first().context("the cluster has no nodes")?.file());
+    if !spec.relay {
+        return Ok(Keeper::Embedded(embedded));
+    }
+    let (tools, count) = (setup::tools().await?, u8::try_from(nodes.len())?);
+    Ok(Keeper::Embedded(embedded.behind_relay(&tools.chaos, count, net, dir)?))
 }
 
 async fn exe(program: Program, dir: &Path) -> anyhow::Result<PathBuf> {

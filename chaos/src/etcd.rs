@@ -18,22 +18,8 @@ use serde_json::{Value, json};
 use crate::http;
 use crate::net::{ETCD, Net};
 use crate::process::{self, Start};
+use crate::store::Key;
 use crate::user::RunAs;
-
-/// One key as etcd keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// Its name.
-    pub key: String,
-    /// Its value.
-    pub value: String,
-    /// Revision of the last write.
-    pub modified: u64,
-    /// Revision at which it was created.
-    pub created: u64,
-    /// Lease it hangs on; 0 for none.
-    pub lease: i64,
-}
 
 /// The members of one etcd cluster.
 #[derive(Debug)]
@@ -174,14 +160,6 @@ impl Etcd {
         let answer = self.call("kv/range", &range).await?;
         let none = Vec::new();
         answer.get("kvs").and_then(Value::as_array).unwrap_or(&none).iter().map(key).collect()
-    }
-
-    /// The value of one key, if it exists.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn get(&self, name: &str) -> anyhow::Result<Option<Key>> {
-        Ok(self.keys(name).await?.into_iter().find(|found| found.key == name))
     }
 
     /// Every value that a key had after revision `from`, oldest first; none where it did not exist.

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod demo;
+pub mod embedded;
 pub mod etcd;
 pub mod haproxy;
 pub mod http;
@@ -16,11 +17,14 @@ pub mod net;
 pub mod node;
 pub mod packages;
 pub mod process;
+pub mod promise;
+pub mod relay;
 pub mod report;
 pub mod setup;
 pub mod shared;
 pub mod spec;
 pub mod sql;
+pub mod store;
 pub mod user;
 pub mod workload;
 

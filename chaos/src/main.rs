@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chaos::{Program, Store, bench, demo, live, load, process, report, setup};
+use chaos::{Program, Store, bench, demo, live, load, process, relay, report, setup};
 use clap::{Parser, Subcommand};
 
 /// Clusters on one machine, to show, to measure and to break.
@@ -57,6 +57,12 @@ enum Command {
         /// For how long.
         #[arg(long, default_value_t = 5)]
         seconds: u64,
+    },
+    /// Stands for the network between the members of an embedded store.
+    #[command(hide = true)]
+    Relay {
+        /// LISTEN=MEMBER, two addresses each.
+        pairs: Vec<String>,
     },
     /// Waits for the end of stdin, then ends every process of a cluster and removes its directory.
     #[command(hide = true)]
@@ -114,6 +120,7 @@ async fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&load)?);
             Ok(())
         }
+        Command::Relay { pairs } => relay::run(&pairs).await,
         Command::Reap { dir } => {
             process::reap(&dir);
             Ok(())

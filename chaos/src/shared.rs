@@ -35,7 +35,7 @@ impl Shared {
     pub async fn lend(&'static self) -> anyhow::Result<MutexGuard<'static, Cluster>> {
         let start = async || Cluster::healthy((self.spec)()).await.map(Mutex::new);
         let cluster = self.cluster.get_or_try_init(start).await?.lock().await;
-        cluster.etcd.signal(Signal::CONT);
+        cluster.store.thaw();
         for node in &cluster.nodes {
             match node.pid() {
                 None => node.start()?,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::embedded::bind_address;
 use crate::net::{ETCD, Net, POSTGRES, RAFT, REST};
 
 /// Password of the superuser `postgres` in every test cluster.
@@ -26,6 +27,27 @@ pub enum Store {
     Embedded,
     /// One etcd beside them.
     Etcd,
+}
+
+impl Store {
+    /// The store that the tests of this run are about: etcd, unless `MATRIARCH_TEST_STORE=embedded` wants to know
+    /// whether the cluster does without.
+    #[must_use]
+    pub fn tested() -> Self {
+        Self::named().unwrap_or(Self::Etcd)
+    }
+
+    /// The store that `MATRIARCH_TEST_STORE` names; etcd if it is not set.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub fn named() -> anyhow::Result<Self> {
+        match std::env::var("MATRIARCH_TEST_STORE").as_deref() {
+            Err(_) | Ok("etcd") => Ok(Self::Etcd),
+            Ok("embedded") => Ok(Self::Embedded),
+            Ok(other) => anyhow::bail!("MATRIARCH_TEST_STORE is {other:?}: set it to etcd or embedded"),
+        }
+    }
 }
 
 impl std::fmt::Display for Store {
@@ -83,6 +105,8 @@ pub struct Spec {
     pub nodes: Vec<Program>,
     /// Members of the etcd cluster: 1 or 3; 0 for the embedded store.
     pub etcd: u8,
+    /// Whether a relay stands between the members of an embedded store, so that their network can be frozen.
+    pub relay: bool,
     /// Whether HAProxy stands in front.
     pub haproxy: bool,
     /// The cluster's name in the store.
@@ -100,6 +124,7 @@ impl Spec {
         Self {
             nodes: vec![program; count],
             etcd: 1,
+            relay: false,
             haproxy: false,
             scope: "demo".to_owned(),
             dcs: program.fastest(),
@@ -112,6 +137,23 @@ impl Spec {
     pub fn embedded(count: usize) -> Self {
         let ttl = json!({"ttl": 3, "loop_wait": 1, "retry_timeout": 1});
         Self { etcd: 0, ..Self::new(Program::Matriarch, count) }.dcs(&ttl)
+    }
+
+    /// `count` nodes of the program and on the store that the tests of this run are about. What Patroni is part of, or
+    /// needs a store apart from the nodes, asks for [`Spec::new`].
+    #[must_use]
+    pub fn tested(count: usize) -> Self {
+        match Program::tested() {
+            Program::Matriarch => Self::matriarch(count),
+            Program::Patroni => Self::new(Program::Patroni, count),
+        }
+    }
+
+    /// `count` nodes of matriarch, whatever program the run is about, on the store that it is about, made so that the
+    /// store can be frozen.
+    #[must_use]
+    pub fn matriarch(count: usize) -> Self {
+        Self { relay: true, ..Self::on(Store::tested(), Program::Matriarch, count) }
     }
 
     /// `count` nodes of one program on one of the stores.
@@ -199,9 +241,11 @@ impl Spec {
         }
         let count = u8::try_from(self.nodes.len()).unwrap_or(u8::MAX);
         let others = (0..count).filter(|other| *other != index).map(|other| store_address(other, net));
+        let bind = if self.relay { json!(bind_address(index, net)) } else { Value::Null };
         json!({"raft": {
             "data_dir": dir.join("raft"),
             "self_addr": store_address(index, net),
+            "bind_addr": bind,
             "partner_addrs": others.collect::<Vec<_>>(),
             "password": STORE_PASSWORD,
         }})

@@ -7,13 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use chaos::spec::{REPLICATION_PASSWORD, merge};
-use chaos::{Program, Shared, Spec, until};
+use chaos::{Shared, Spec, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static CLUSTER: Shared = Shared::new(|| {
-    Spec::new(Program::tested(), 3).local(&json!({
+    Spec::tested(3).local(&json!({
         "bootstrap": {
             "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums", {"auth-local": "trust"}],
             "pg_hba": ["host all all 127.0.0.0/8 scram-sha-256", "host replication all 127.0.0.0/8 scram-sha-256",
@@ -32,7 +32,7 @@ async fn one_node_initialises_and_the_others_clone_it() {
     for node in &cluster.nodes {
         ids.insert(node.cell("select system_identifier from pg_control_system()").await.unwrap());
     }
-    let key = cluster.etcd.get(&cluster.key("initialize")).await.unwrap().unwrap();
+    let key = cluster.store.get(&cluster.key("initialize")).await.unwrap().unwrap();
     assert_eq!(ids, BTreeSet::from([key.value]));
     assert_eq!(key.lease, 0);
 }
@@ -93,7 +93,7 @@ async fn the_bootstrap_access_rules_are_there() {
 async fn the_shared_configuration_is_that_of_the_file() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, _) = cluster.roles().await.unwrap();
-    let key = cluster.etcd.get(&cluster.key("config")).await.unwrap().unwrap();
+    let key = cluster.store.get(&cluster.key("config")).await.unwrap().unwrap();
     let stored: Value = serde_json::from_str(&key.value).unwrap();
     assert_eq!(leader.get("/config").await.unwrap().json(), stored);
     // Every setting of the file is there with its value; defaults may stand beside them.
@@ -110,7 +110,7 @@ async fn members_tell_what_others_need_and_write_nothing_when_idle() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, _) = cluster.roles().await.unwrap();
     for node in &cluster.nodes {
-        let key = cluster.etcd.get(&cluster.key(&format!("members/{}", node.name))).await.unwrap().unwrap();
+        let key = cluster.store.get(&cluster.key(&format!("members/{}", node.name))).await.unwrap().unwrap();
         let member: Value = serde_json::from_str(&key.value).unwrap();
         assert_eq!(member["conn_url"], format!("postgres://{}/postgres", node.postgres));
         assert_eq!(member["api_url"], format!("http://{}/patroni", node.rest));
@@ -122,9 +122,9 @@ async fn members_tell_what_others_need_and_write_nothing_when_idle() {
             assert!(member["receive_lsn"].is_u64() && member["replay_lsn"].is_u64(), "{member}");
         }
     }
-    let before = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap();
+    let before = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap();
     let revision = quiet(&cluster).await.unwrap();
-    let after = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap();
+    let after = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap();
     assert_eq!(
         (before.modified, before.created),
         (after.modified, after.created),
@@ -134,9 +134,9 @@ async fn members_tell_what_others_need_and_write_nothing_when_idle() {
 
 /// Waits for five seconds in which the store was not written to.
 async fn quiet(cluster: &chaos::Cluster) -> anyhow::Result<u64> {
-    let mut last = (cluster.etcd.revision().await?, dcs::Moment::now());
+    let mut last = (cluster.store.revision().await?, dcs::Moment::now());
     until(PATIENCE, "five seconds without a write to the store", async || {
-        let revision = cluster.etcd.revision().await?;
+        let revision = cluster.store.revision().await?;
         if revision != last.0 {
             last = (revision, dcs::Moment::now());
         }

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use chaos::{Program, Shared, Spec, until};
+use chaos::{Shared, Spec, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static CLUSTER: Shared = Shared::new(|| {
-    Spec::new(Program::tested(), 3)
+    Spec::tested(3)
         .local(&json!({"postgresql": {"parameters": {"work_mem": "7MB", "max_connections": "77"}}}))
 });
 
@@ -139,17 +139,17 @@ async fn a_reload_reads_the_file_again() {
 async fn the_leader_restores_the_shared_configuration() {
     let cluster = CLUSTER.lend().await.unwrap();
     let key = cluster.key("config");
-    let before: Value = serde_json::from_str(&cluster.etcd.get(&key).await.unwrap().unwrap().value).unwrap();
+    let before: Value = serde_json::from_str(&cluster.store.get(&key).await.unwrap().unwrap().value).unwrap();
     let restored = async || {
         let back = until(PATIENCE, "the configuration again", async || {
-            let value = cluster.etcd.get(&key).await?.map(|found| found.value).unwrap_or_default();
+            let value = cluster.store.get(&key).await?.map(|found| found.value).unwrap_or_default();
             Ok((serde_json::from_str::<Value>(&value).ok().as_ref() == Some(&before)).then_some(()))
         });
         cluster.explain(back.await)
     };
-    cluster.etcd.delete(&key).await.unwrap();
+    cluster.store.delete(&key).await.unwrap();
     restored().await.unwrap();
-    cluster.etcd.put(&key, "[]").await.unwrap();
+    cluster.store.put(&key, "[]").await.unwrap();
     restored().await.unwrap();
 }
 

@@ -4,63 +4,19 @@
 
 use std::time::Duration;
 
+use chaos::embedded::{leading_member, store_members};
+use chaos::promise::{Commits, nothing_is_lost, under_writes};
 use chaos::spec::{STORE_PASSWORD, store_address};
 use chaos::user::RunAs;
-use chaos::{Cluster, Node, Program, Shared, Spec, Workload, until};
+use chaos::{Cluster, Node, Program, Shared, Spec, until};
 use dcs::Moment;
 use serde_json::{Value, json};
 
 /// Longer than any recovery takes; what is fast is for the benchmarks to show.
 const PATIENCE: Duration = Duration::from_secs(60);
-const PACE: Duration = Duration::from_millis(5);
 const TIMELINE: &str = "select timeline_id from pg_control_checkpoint()";
 
 static CLUSTER: Shared = Shared::new(|| Spec::embedded(3));
-
-/// Makes commits wait for any one replica, starts a client, and waits until it writes.
-async fn under_writes(cluster: &Cluster) -> anyhow::Result<Workload> {
-    let wait = json!({"postgresql": {"parameters": {"synchronous_standby_names": "ANY 1 (*)"}}});
-    cluster.patch_config(&wait).await?;
-    let (leader, _) = cluster.roles().await?;
-    until(PATIENCE, "commits that wait for a replica", async || {
-        let sql = "select count(*) from pg_stat_replication where sync_state = 'quorum'";
-        Ok((leader.cell(sql).await? != "0").then_some(()))
-    })
-    .await?;
-    leader.sql("drop table if exists writes").await?;
-    let workload = Workload::start(&cluster.servers(), PACE).await?;
-    workload.wait_ack_after(Moment::now(), PATIENCE).await?;
-    Ok(workload)
-}
-
-/// Waits until the cluster is healthy and writes go on, then counts the rows.
-async fn nothing_is_lost(cluster: &Cluster, workload: Workload) -> anyhow::Result<()> {
-    let leader = cluster.wait_healthy(PATIENCE).await?;
-    cluster.explain(workload.wait_ack_after(Moment::now(), PATIENCE).await)?;
-    let verdict = workload.verdict(leader.postgres).await?;
-    anyhow::ensure!(verdict.acked > 20, "hardly anything was written: {verdict:?}");
-    anyhow::ensure!(verdict.lost.is_empty() && verdict.phantom.is_empty(), "{verdict:?}");
-    Ok(())
-}
-
-/// The members of the store, as matriarchctl shows them.
-async fn store_members(cluster: &Cluster) -> anyhow::Result<Vec<Value>> {
-    let ended = cluster.matriarchctl(&["store", "members", "-f", "json"]).await?;
-    anyhow::ensure!(ended.code == Some(0), "{ended:?}");
-    Ok(serde_json::from_str(&ended.out)?)
-}
-
-/// The index of the node whose member leads the store.
-async fn store_leader(cluster: &Cluster) -> anyhow::Result<usize> {
-    let found = until(PATIENCE, "a leader of the store", async || {
-        let members = store_members(cluster).await?;
-        let leader = members.iter().find(|member| member["Role"] == "leader");
-        Ok((0u8..8).zip(&cluster.nodes).position(|(index, _)| {
-            leader.is_some_and(|leader| leader["Member"] == store_address(index, cluster.net()).as_str())
-        }))
-    });
-    cluster.explain(found.await)
-}
 
 /// Three nodes without any other store make one cluster, and matriarchctl works with it as with etcd.
 #[tokio::test]
@@ -90,7 +46,7 @@ async fn three_nodes_keep_their_store_themselves() {
 #[tokio::test]
 async fn the_node_of_the_leader_dies_and_another_takes_over_without_loss() {
     let cluster = CLUSTER.lend().await.unwrap();
-    let workload = under_writes(&cluster).await.unwrap();
+    let workload = under_writes(&cluster, Commits::Wait).await.unwrap();
     let (leader, _) = cluster.roles().await.unwrap();
     let killed = Moment::now();
     leader.kill();
@@ -106,7 +62,7 @@ async fn the_node_of_the_leader_dies_and_another_takes_over_without_loss() {
 #[tokio::test]
 async fn a_switchover_loses_nothing() {
     let cluster = CLUSTER.lend().await.unwrap();
-    let workload = under_writes(&cluster).await.unwrap();
+    let workload = under_writes(&cluster, Commits::Wait).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     let candidate = replicas[0];
     let body = json!({"leader": leader.name, "candidate": candidate.name});
@@ -123,14 +79,14 @@ async fn a_switchover_loses_nothing() {
 #[tokio::test]
 async fn the_leader_of_postgres_stays_when_the_leader_of_the_store_dies() {
     let cluster = CLUSTER.lend().await.unwrap();
-    let leading = store_leader(&cluster).await.unwrap();
+    let leading = leading_member(&cluster).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     if cluster.nodes[leading].name == leader.name {
         let body = json!({"leader": leader.name, "candidate": replicas[0].name});
         assert_eq!(leader.send("POST", "/switchover", &body).await.unwrap().status, 200);
         cluster.wait_healthy(PATIENCE).await.unwrap();
     }
-    let workload = under_writes(&cluster).await.unwrap();
+    let workload = under_writes(&cluster, Commits::Wait).await.unwrap();
     let (leader, _) = cluster.roles().await.unwrap();
     let victim = &cluster.nodes[leading];
     assert_ne!(victim.name, leader.name);
@@ -138,7 +94,7 @@ async fn the_leader_of_postgres_stays_when_the_leader_of_the_store_dies() {
 
     victim.kill();
     let moved = until(PATIENCE, "another leader of the store", async || {
-        Ok((store_leader(&cluster).await? != leading).then_some(()))
+        Ok((leading_member(&cluster).await? != leading).then_some(()))
     });
     cluster.explain(moved.await).unwrap();
     // Twice the ttl: whoever could not renew is demoted by now.

@@ -13,16 +13,20 @@ use std::time::Duration;
 
 use chaos::cluster::until;
 use chaos::workload::{Outcome, Record};
-use chaos::{Cluster, Node, Program, Spec, Workload};
+use chaos::{Cluster, Node, Program, Spec, Store, Workload};
 use dcs::Moment;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-const TTL: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(90);
 
+/// The cluster's ttl, which differs between stores.
+fn ttl(cluster: &Cluster) -> Duration {
+    Duration::from_secs(cluster.spec.dcs["ttl"].as_u64().unwrap())
+}
+
 async fn start() -> (Cluster, Workload) {
-    let cluster = Cluster::healthy(Spec::new(Program::Matriarch, 3)).await.unwrap();
+    let cluster = Cluster::healthy(Spec::matriarch(3)).await.unwrap();
     let mut workload = Workload::start(&cluster.servers(), Duration::from_millis(5)).await.unwrap();
     for server in cluster.servers() {
         // One for each server: these find a second primary.
@@ -76,12 +80,12 @@ async fn a_frozen_store_ends_writes_within_the_lease() {
     let (cluster, workload) = start().await;
     let leader = cluster.leader().await.unwrap();
     let frozen = Moment::now();
-    cluster.etcd.signal(Signal::STOP);
-    tokio::time::sleep(TTL).await;
+    cluster.store.freeze().unwrap();
+    tokio::time::sleep(ttl(&cluster)).await;
     assert_ne!(leader.code("/primary").await, 200, "it must have stepped down");
     let last = workload.last_ack().unwrap();
     println!("the last write was acknowledged {:?} after the store froze", last.since(frozen));
-    assert!(last.since(frozen) < TTL);
+    assert!(last.since(frozen) < ttl(&cluster));
     let standby = until(LONG, "a read-only standby", async || {
         Ok((leader.cell("select pg_is_in_recovery()").await? == "t").then_some(()))
     });
@@ -89,7 +93,7 @@ async fn a_frozen_store_ends_writes_within_the_lease() {
     println!("it was a read-only standby after {:?}", Moment::now().since(frozen));
     assert!(!leader.log().contains("had run out"), "it must step down in good order, before the deadline");
     assert_eq!(workload.last_ack(), Some(last), "nobody takes writes while the store is away");
-    cluster.etcd.signal(Signal::CONT);
+    cluster.store.thaw();
     let next = cluster.wait_healthy(LONG).await.unwrap();
     workload.wait_ack_after(Moment::now(), LONG).await.unwrap();
     let server = next.postgres;
@@ -104,14 +108,14 @@ async fn an_overwritten_leader_key_stops_the_primary() {
     let leader = cluster.leader().await.unwrap();
     let before = timeline(leader).await;
     let changed = Moment::now();
-    cluster.etcd.put(&cluster.key("leader"), "stranger").await.unwrap();
+    cluster.store.put(&cluster.key("leader"), "stranger").await.unwrap();
     wait_no_writes(&cluster, leader, LONG).await;
     let last = workload.last_ack().unwrap();
     println!("the last write was acknowledged {:?} after the key changed", last.since(changed));
-    tokio::time::sleep(TTL).await;
+    tokio::time::sleep(ttl(&cluster)).await;
     assert_eq!(workload.last_ack(), Some(last), "a foreign leader key, and somebody took writes");
     assert!(cluster.leader().await.is_none());
-    cluster.etcd.delete(&cluster.key("leader")).await.unwrap();
+    cluster.store.delete(&cluster.key("leader")).await.unwrap();
     let next = cluster.wait_healthy(LONG).await.unwrap();
     println!("timeline {before}, then {}", timeline(next).await);
     assert_one_writer(&workload.stop().await);
@@ -123,8 +127,8 @@ async fn a_deleted_leader_key_makes_no_second_primary() {
     let (cluster, workload) = start().await;
     let leader = cluster.leader().await.unwrap();
     let (pid, before) = (leader.postmaster(), timeline(leader).await);
-    cluster.etcd.delete(&cluster.key("leader")).await.unwrap();
-    let back = until(LONG, "a leader key", async || cluster.etcd.get(&cluster.key("leader")).await);
+    cluster.store.delete(&cluster.key("leader")).await.unwrap();
+    let back = until(LONG, "a leader key", async || cluster.store.get(&cluster.key("leader")).await);
     let back = cluster.explain(back.await).unwrap();
     assert_eq!(back.value, leader.name);
     cluster.wait_healthy(LONG).await.unwrap();
@@ -138,11 +142,11 @@ async fn a_deleted_leader_key_makes_no_second_primary() {
 #[tokio::test]
 async fn a_revoked_lease_makes_no_second_primary() {
     let (cluster, workload) = start().await;
-    let key = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap();
+    let key = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap();
     assert_ne!(key.lease, 0);
-    cluster.etcd.revoke(key.lease).await.unwrap();
+    cluster.store.revoke(key.lease).await.unwrap();
     let healed = until(LONG, "a new reign", async || {
-        let now = cluster.etcd.get(&cluster.key("leader")).await?;
+        let now = cluster.store.get(&cluster.key("leader")).await?;
         Ok(now.filter(|now| now.created != key.created))
     });
     cluster.explain(healed.await).unwrap();
@@ -182,7 +186,11 @@ async fn a_frozen_postmaster_is_no_primary() {
     println!("/primary last said yes {:?} after the postmaster froze", last.since(frozen));
     println!("{} led {:?} after the postmaster froze", next.name, led.since(frozen));
     assert!(last.since(frozen) <= Duration::from_secs(1), "{:?}", last.since(frozen));
-    assert!(led.since(frozen) < TTL, "{:?}: it must not wait for the lease or a deadline", led.since(frozen));
+    assert!(
+        led.since(frozen) < ttl(&cluster),
+        "{:?}: it must not wait for the lease or a deadline",
+        led.since(frozen)
+    );
     cluster.wait_healthy(LONG).await.unwrap();
     assert!(!chaos::process::within(&leader.data()).contains(&postmaster), "the frozen one must be gone");
     assert_one_writer(&workload.stop().await);
@@ -211,13 +219,13 @@ async fn a_frozen_server_is_no_primary() {
 async fn a_daemon_killed_and_restarted_leads_on() {
     let (cluster, workload) = start().await;
     let leader = cluster.leader().await.unwrap();
-    let key = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap();
+    let key = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap();
     let (pid, before) = (leader.postmaster().unwrap(), timeline(leader).await);
     leader.kill_coordinator();
     assert_eq!(leader.postmaster(), Some(pid));
     leader.start().unwrap();
     cluster.wait_healthy(LONG).await.unwrap();
-    let now = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap();
+    let now = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap();
     assert_eq!((now.value, now.created), (key.value, key.created), "the same reign");
     assert_eq!((leader.postmaster(), timeline(leader).await), (Some(pid), before));
     let server = leader.postgres;
@@ -232,11 +240,11 @@ async fn a_primary_found_without_the_store_is_stopped() {
     let (cluster, workload) = start().await;
     let leader = cluster.leader().await.unwrap();
     leader.kill_coordinator();
-    cluster.etcd.signal(Signal::STOP);
+    cluster.store.freeze().unwrap();
     leader.start().unwrap();
     wait_no_writes(&cluster, leader, LONG).await;
     let last = workload.last_ack();
-    cluster.etcd.signal(Signal::CONT);
+    cluster.store.thaw();
     assert!(last.is_some());
     cluster.wait_healthy(LONG).await.unwrap();
     workload.wait_ack_after(Moment::now(), LONG).await.unwrap();
@@ -267,14 +275,14 @@ async fn a_handed_over_postgres_runs_on() {
 async fn an_emptied_data_directory_fails_over_and_makes_no_new_cluster() {
     let (cluster, workload) = start().await;
     let leader = cluster.leader().await.unwrap();
-    let initialize = cluster.etcd.get(&cluster.key("initialize")).await.unwrap().unwrap();
+    let initialize = cluster.store.get(&cluster.key("initialize")).await.unwrap().unwrap();
     let postmaster = leader.postmaster().unwrap();
     let listing: Vec<PathBuf> =
         std::fs::read_dir(leader.data()).unwrap().map(|entry| entry.unwrap().path()).collect();
     empty(&listing);
     let next = cluster.wait_leader(&[&leader.name], LONG).await.unwrap();
     assert!(!chaos::process::within(&leader.dir).contains(&postmaster), "the old postmaster must be gone");
-    assert_eq!(cluster.etcd.get(&cluster.key("initialize")).await.unwrap().unwrap(), initialize);
+    assert_eq!(cluster.store.get(&cluster.key("initialize")).await.unwrap().unwrap(), initialize);
     let id = next.cell("select system_identifier from pg_control_system()").await.unwrap();
     assert_eq!(id, initialize.value);
     cluster.wait_healthy(LONG).await.unwrap();
@@ -312,7 +320,7 @@ async fn other(cluster: &Cluster, of: &Node, name: &str, patch: &Value) -> (Opti
 /// P161, F148: the same name a second time, and the same data directory a second time, are refused and change nothing.
 #[tokio::test]
 async fn a_second_daemon_is_refused() {
-    let cluster = Cluster::healthy(Spec::new(Program::Matriarch, 1)).await.unwrap();
+    let cluster = Cluster::healthy(Spec::matriarch(1)).await.unwrap();
     let node = cluster.leader().await.unwrap();
     let pid = node.postmaster();
     let host = |last: u8| {
@@ -333,12 +341,20 @@ async fn a_second_daemon_is_refused() {
             "postgresql": {"listen": postgres, "connect_address": postgres},
         })
     };
-    let mut same_name = elsewhere(91);
+    // A member of the embedded store a second time is refused before either: these are its clients.
+    let client = |mut tree: Value| {
+        if Store::tested() == Store::Embedded {
+            let partners = [chaos::spec::store_address(0, cluster.net())];
+            tree["raft"] = json!({"self_addr": null, "bind_addr": null, "partner_addrs": partners});
+        }
+        tree
+    };
+    let mut same_name = client(elsewhere(91));
     chaos::spec::merge(&mut same_name, &json!({"postgresql": {"data_dir": cluster.dir().join("x1/data")}}));
     let (end, log) = other(&cluster, node, "x1", &same_name).await;
     assert_eq!(end, Some(1), "{log}");
     assert!(log.contains("there is already a node named 'n1' running"), "{log}");
-    let mut same_data = elsewhere(92);
+    let mut same_data = client(elsewhere(92));
     chaos::spec::merge(&mut same_data, &json!({"name": "n2"}));
     let (end, log) = other(&cluster, node, "x2", &same_data).await;
     assert_eq!(end, Some(1), "{log}");

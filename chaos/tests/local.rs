@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use chaos::{Cluster, Program, Spec, until};
+use chaos::{Cluster, Spec, until};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// use_unix_socket connects through the socket.
 #[tokio::test]
 async fn the_operators_command_runs_once_and_the_socket_is_used() {
-    let spec = Spec::new(Program::tested(), 1);
+    let spec = Spec::tested(1);
     let cluster = Cluster::in_slot(spec).await.unwrap();
     let node = &cluster.nodes[0];
     let (script, out) = (node.dir.join("after.sh"), node.dir.join("after.txt"));
@@ -51,7 +51,7 @@ async fn the_operators_command_runs_once_and_the_socket_is_used() {
 /// happens in its time.
 #[tokio::test]
 async fn a_scheduled_restart_waits_for_its_time() {
-    let cluster = Cluster::healthy(Spec::new(Program::tested(), 1)).await.unwrap();
+    let cluster = Cluster::healthy(Spec::tested(1)).await.unwrap();
     let node = &cluster.nodes[0];
     let started = async || node.cell("select pg_postmaster_start_time()").await;
     let at = async |seconds: u32| {
@@ -66,7 +66,7 @@ async fn a_scheduled_restart_waits_for_its_time() {
     };
     let published = async || {
         let member =
-            cluster.etcd.get(&cluster.key("members/n1")).await?.map(|key| key.value).unwrap_or_default();
+            cluster.store.get(&cluster.key("members/n1")).await?.map(|key| key.value).unwrap_or_default();
         anyhow::Ok(member.contains("scheduled_restart"))
     };
     let before = started().await.unwrap();
@@ -93,7 +93,7 @@ async fn a_scheduled_restart_waits_for_its_time() {
 /// ended.
 #[tokio::test]
 async fn a_restart_that_takes_too_long_is_told_and_goes_on() {
-    let cluster = Cluster::healthy(Spec::new(Program::tested(), 1)).await.unwrap();
+    let cluster = Cluster::healthy(Spec::tested(1)).await.unwrap();
     let node = &cluster.nodes[0];
     let before = node.cell("select pg_postmaster_start_time()").await.unwrap();
     let answer = node.send("POST", "/restart", &json!({"timeout": 0.001})).await.unwrap();

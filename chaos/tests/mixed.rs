@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use chaos::promise::{self, Commits, under_writes};
 use chaos::{Cluster, Node, Program, Spec, Workload, until};
 use dcs::Moment;
 use rustix::process::Signal;
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const PACE: Duration = Duration::from_millis(5);
 
 /// The second node's name, and the slot that the rule makes of it.
 const SECOND: (&str, &str) = ("Node-2.x", "node_2_x");
@@ -66,32 +66,13 @@ async fn found() -> anyhow::Result<Cluster> {
     Ok(cluster)
 }
 
-/// Starts a client; with `waiting`, commits wait for any one replica, so that a lost row is a fault whoever dies.
-async fn under_writes(cluster: &Cluster, waiting: bool) -> anyhow::Result<Workload> {
-    let (leader, _) = cluster.roles().await?;
-    leader.sql("drop table if exists writes").await?;
-    let names = if waiting { json!("ANY 1 (*)") } else { Value::Null };
-    cluster
-        .patch_config(&json!({"postgresql": {"parameters": {"synchronous_standby_names": names}}}))
-        .await?;
-    until(PATIENCE, "the wanted way of committing", async || {
-        let sql = "select count(*) from pg_stat_replication where sync_state = 'quorum'";
-        Ok(((leader.cell(sql).await? != "0") == waiting).then_some(()))
-    })
-    .await?;
-    let workload = Workload::start(&cluster.servers(), PACE).await?;
-    workload.wait_ack_after(Moment::now(), PATIENCE).await?;
-    Ok(workload)
-}
-
+/// P011: the leaders took every member for one that reads `status`.
 async fn nothing_is_lost(cluster: &Cluster, workload: Workload) -> anyhow::Result<()> {
-    let leader = cluster.wait_healthy(PATIENCE).await?;
-    cluster.explain(workload.wait_ack_after(Moment::now(), PATIENCE).await)?;
-    let verdict = workload.verdict(leader.postgres).await?;
-    anyhow::ensure!(verdict.acked > 10, "hardly anything was written: {verdict:?}");
-    anyhow::ensure!(verdict.lost.is_empty() && verdict.phantom.is_empty(), "{verdict:?}");
-    // P011: the leaders took every member for one that reads `status`.
-    anyhow::ensure!(cluster.etcd.keys(&cluster.key("optime")).await?.is_empty(), "optime/leader was written");
+    promise::nothing_is_lost(cluster, workload).await?;
+    anyhow::ensure!(
+        cluster.store.keys(&cluster.key("optime")).await?.is_empty(),
+        "optime/leader was written"
+    );
     Ok(())
 }
 
@@ -136,7 +117,7 @@ async fn a_matriarch_node_is_a_replica_among_patronis() {
     }
     let codes = [cluster.nodes[2].code("/replica").await, cluster.nodes[2].code("/primary").await];
     assert_eq!(codes, [200, 503]);
-    assert!(cluster.etcd.keys(&cluster.key("optime")).await.unwrap().is_empty());
+    assert!(cluster.store.keys(&cluster.key("optime")).await.unwrap().is_empty());
 }
 
 /// P047 matriarch takes over by patronictl, Patroni's replicas stream from it through slots named by the rule, and it gives
@@ -144,7 +125,7 @@ async fn a_matriarch_node_is_a_replica_among_patronis() {
 #[tokio::test]
 async fn leadership_goes_to_matriarch_and_back_without_loss() {
     let cluster = lend(0).await.unwrap();
-    let workload = under_writes(&cluster, false).await.unwrap();
+    let workload = under_writes(&cluster, Commits::Return).await.unwrap();
     let before: Vec<usize> = cluster.nodes.iter().map(rewinds).collect();
     let said = cluster.patronictl(&["switchover", "--candidate", "n3", "--force"]).await.unwrap();
     assert!(said.out.contains("Successfully switched over to \"n3\""), "{said:?}\n{}", cluster.report());
@@ -178,7 +159,7 @@ async fn cut_off(leader: &Node, replica: &Node) -> anyhow::Result<()> {
 /// and the old leader comes back without its row.
 async fn the_one_ahead_takes_over(leader: usize, ahead: usize, expire: bool) -> anyhow::Result<()> {
     let cluster = lend(leader).await?;
-    let workload = under_writes(&cluster, true).await?;
+    let workload = under_writes(&cluster, Commits::Wait).await?;
     let (old, next) = (&cluster.nodes[leader], &cluster.nodes[ahead]);
     let behind = cluster.nodes.iter().find(|node| node.name != old.name && node.name != next.name);
     old.sql("drop table if exists extra; create table extra (id int)").await?;
@@ -186,12 +167,12 @@ async fn the_one_ahead_takes_over(leader: usize, ahead: usize, expire: bool) -> 
     workload.wait_ack_after(Moment::now(), PATIENCE).await?;
     cut_off(old, next).await?;
     old.sql("set synchronous_commit = local; insert into extra values (1)").await?;
-    let (before, rewound) = (cluster.etcd.revision().await?, rewinds(old));
+    let (before, rewound) = (cluster.store.revision().await?, rewinds(old));
     old.kill();
     if !expire {
         // What the end of the lease would do, without the wait for it.
-        cluster.etcd.delete(&cluster.key("leader")).await?;
-        cluster.etcd.delete(&cluster.key(&format!("members/{}", old.name))).await?;
+        cluster.store.delete(&cluster.key("leader")).await?;
+        cluster.store.delete(&cluster.key(&format!("members/{}", old.name))).await?;
     }
     let now = cluster.wait_leader(&[&old.name], PATIENCE).await?;
     anyhow::ensure!(now.name == next.name, "{} leads\n{}", now.name, cluster.report());
@@ -204,7 +185,7 @@ async fn the_one_ahead_takes_over(leader: usize, ahead: usize, expire: bool) -> 
     cluster.explain(gone.await)?;
     anyhow::ensure!(rewinds(old) > rewound, "it came back without a rewind\n{}", cluster.report());
     // P013: due until the checkpoint's end, then gone; who rewinds waits for that.
-    let values = cluster.etcd.values_since(&cluster.key(&format!("members/{}", next.name)), before).await?;
+    let values = cluster.store.values_since(&cluster.key(&format!("members/{}", next.name)), before).await?;
     let due = |value: &str| value.contains("\"checkpoint_after_promote\":false");
     let due: Vec<bool> = values.iter().flatten().map(|key| due(&key.value)).collect();
     anyhow::ensure!(due.contains(&true) && due.last() == Some(&false), "{values:?}");
@@ -249,10 +230,10 @@ async fn become_program(cluster: &mut Cluster, node: usize, program: Program) ->
 /// followed by the other program within the ttl; the same postmaster serves throughout.
 async fn swap(node: usize, paused: bool) -> anyhow::Result<()> {
     let mut cluster = lend(0).await?;
-    let workload = under_writes(&cluster, false).await?;
+    let workload = under_writes(&cluster, Commits::Return).await?;
     let postmaster = cluster.nodes[node].postmaster();
     anyhow::ensure!(postmaster.is_some());
-    let revision = cluster.etcd.get(&cluster.key("leader")).await?.map(|key| key.created);
+    let revision = cluster.store.get(&cluster.key("leader")).await?.map(|key| key.created);
     let swapped = Moment::now();
     for program in [Program::Matriarch, Program::Patroni] {
         if paused {
@@ -279,7 +260,7 @@ async fn swap(node: usize, paused: bool) -> anyhow::Result<()> {
     }
     let outage = workload.outage_since(swapped);
     anyhow::ensure!(outage < Duration::from_secs(3), "no write for {outage:?}\n{}", cluster.report());
-    let now = cluster.etcd.get(&cluster.key("leader")).await?.map(|key| key.created);
+    let now = cluster.store.get(&cluster.key("leader")).await?.map(|key| key.created);
     anyhow::ensure!(now == revision || paused, "the leader key was taken anew");
     nothing_is_lost(&cluster, workload).await
 }

@@ -52,7 +52,7 @@ async fn both(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
 }
 
 async fn config(cluster: &Cluster) -> anyhow::Result<Value> {
-    let key = cluster.etcd.get(&cluster.key("config")).await?;
+    let key = cluster.store.get(&cluster.key("config")).await?;
     Ok(key.map(|key| serde_json::from_str(&key.value)).transpose()?.unwrap_or_default())
 }
 
@@ -65,7 +65,7 @@ async fn started(node: &Node) -> anyhow::Result<String> {
 async fn the_lists_are_the_same_in_every_format() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
-    let id = cluster.etcd.get(&cluster.key("initialize")).await.unwrap().unwrap().value;
+    let id = cluster.store.get(&cluster.key("initialize")).await.unwrap().unwrap().value;
     let pretty = both(&cluster, &["list"]).await.unwrap();
     assert!(pretty.starts_with(&format!("+ Cluster: demo ({id}) -")), "{pretty}");
     let cells = |line: &str| -> Vec<String> { line.split('|').map(|cell| cell.trim().to_owned()).collect() };
@@ -176,12 +176,12 @@ async fn settings_are_edited_with_the_same_words() {
     for tool in [patronictl, cluster.binary("matriarchctl")] {
         let mut other = before.clone();
         other["retry_timeout"] = json!(3);
-        let meanwhile = async || cluster.etcd.put(&cluster.key("config"), &other.to_string()).await;
+        let meanwhile = async || cluster.store.put(&cluster.key("config"), &other.to_string()).await;
         let (code, said) = edit_meanwhile(&cluster, &tool, meanwhile).await.unwrap();
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("Config modification aborted due to concurrent changes"), "{said}");
         assert_eq!(config(&cluster).await.unwrap(), other);
-        cluster.etcd.put(&cluster.key("config"), &before.to_string()).await.unwrap();
+        cluster.store.put(&cluster.key("config"), &before.to_string()).await.unwrap();
     }
 }
 
@@ -309,7 +309,7 @@ async fn a_failover_with_and_without_a_leader() {
     ctl(&cluster, "patronictl", &["pause", "--wait"]).await.unwrap();
     leader.kill();
     let vacant = until(PATIENCE, "the end of the leader's lease", async || {
-        Ok(cluster.etcd.get(&cluster.key("leader")).await?.is_none().then_some(()))
+        Ok(cluster.store.get(&cluster.key("leader")).await?.is_none().then_some(()))
     });
     cluster.explain(vacant.await).unwrap();
     let candidate = replicas[1].name.as_str();

@@ -4,18 +4,18 @@
 
 use std::time::Duration;
 
-use chaos::{Cluster, Program, Shared, Spec, until};
+use chaos::{Cluster, Shared, Spec, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static CLUSTER: Shared = Shared::new(|| Spec::new(Program::tested(), 3));
+static CLUSTER: Shared = Shared::new(|| Spec::tested(3));
 
 /// Pauses and waits until every member says so in the store.
 async fn pause(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.patch_config(&json!({"pause": true})).await?;
     let told = until(PATIENCE, "every member to say that it is paused", async || {
-        let members = cluster.etcd.keys(&cluster.key("members/")).await?;
+        let members = cluster.store.keys(&cluster.key("members/")).await?;
         let paused = members.iter().filter(|member| {
             serde_json::from_str::<Value>(&member.value)
                 .is_ok_and(|value| value.get("pause") == Some(&json!(true)))
@@ -74,7 +74,7 @@ async fn in_pause_a_restart_starts_a_stopped_replica() {
     replica.kill_postmaster();
     let key = cluster.key(&format!("members/{}", replica.name));
     let stopped = until(PATIENCE, "the member to be published as stopped", async || {
-        let members = cluster.etcd.keys(&key).await?;
+        let members = cluster.store.keys(&key).await?;
         let stopped = members.iter().any(|member| {
             serde_json::from_str::<Value>(&member.value).is_ok_and(|value| value["state"] == "stopped")
         });

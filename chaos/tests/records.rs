@@ -5,20 +5,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chaos::{Cluster, Program, Shared, Spec, until};
+use chaos::{Cluster, Node, Program, Shared, Spec, until};
 use dcs::Moment;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 static CLUSTER: Shared = Shared::new(|| {
     let patch = json!({"tags": {"datacenter": "dc1"}, "postgresql": {"proxy_address": "127.0.0.1:6432"}});
-    Spec::new(Program::tested(), 3).dcs(&json!({"max_timelines_history": 2})).local(&patch)
+    Spec::tested(3).dcs(&json!({"max_timelines_history": 2})).local(&patch)
 });
 
 async fn text(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
-    let key = cluster.etcd.get(&cluster.key(name)).await?;
+    let key = cluster.store.get(&cluster.key(name)).await?;
     Ok(key.map(|key| key.value).unwrap_or_default())
 }
 
@@ -106,10 +105,10 @@ async fn only_leader_and_members_hang_on_a_lease_of_ttl() {
     let ttl = value(&cluster, "config").await.unwrap()["ttl"].as_u64().unwrap();
     let prefix = cluster.key("");
     let mut leased = Vec::new();
-    for key in cluster.etcd.keys(&prefix).await.unwrap() {
+    for key in cluster.store.keys(&prefix).await.unwrap() {
         let name = key.key.strip_prefix(&prefix).unwrap().to_owned();
         if name == "leader" || name.starts_with("members/") {
-            let granted = cluster.etcd.granted(key.lease).await.unwrap();
+            let granted = cluster.store.granted(key.lease).await.unwrap();
             assert_eq!(granted, Some(Duration::from_secs(ttl)), "{name}");
             leased.push(name);
         } else {
@@ -172,17 +171,17 @@ async fn the_leader_repairs_damaged_records() {
     let (leader, _) = cluster.roles().await.unwrap();
     let id = text(&cluster, "initialize").await.unwrap();
     assert!(id.len() >= 10 && id.bytes().all(|byte| byte.is_ascii_digit()), "{id:?}");
-    cluster.etcd.put(&cluster.key("initialize"), "x").await.unwrap();
+    cluster.store.put(&cluster.key("initialize"), "x").await.unwrap();
     let repaired = until(PATIENCE, "the identifier in initialize", async || {
         Ok((text(&cluster, "initialize").await? == id).then_some(()))
     });
     cluster.explain(repaired.await).unwrap();
 
     let config = value(&cluster, "config").await.unwrap();
-    cluster.etcd.delete(&cluster.key("config")).await.unwrap();
+    cluster.store.delete(&cluster.key("config")).await.unwrap();
     wait_value(&cluster, "config", "the restored config", |it| *it == config).await.unwrap();
     for broken in ["[]", "{", "\"text\"", ""] {
-        cluster.etcd.put(&cluster.key("config"), broken).await.unwrap();
+        cluster.store.put(&cluster.key("config"), broken).await.unwrap();
         wait_value(&cluster, "config", "the replaced config", |it| *it == config).await.unwrap();
         assert_eq!(leader.cell("show max_connections").await.unwrap(), "50");
     }
@@ -211,7 +210,7 @@ async fn the_status_follows_the_log_and_replicas_follow_the_status() {
 
     // P037, P026: a bare number is what old leaders write.
     let ahead = status["optime"].as_u64().unwrap() + (1 << 30);
-    cluster.etcd.put(&cluster.key("status"), &ahead.to_string()).await.unwrap();
+    cluster.store.put(&cluster.key("status"), &ahead.to_string()).await.unwrap();
     let put = Moment::now();
     let noticed = until(Duration::from_secs(1), "a replica that knows it lags", async || {
         Ok((replicas[0].code("/replica?lag=1MB").await == 503).then_some(()))
@@ -237,7 +236,7 @@ async fn switchovers_leave_their_history_and_a_checkpoint() {
     }
     let (leader, replicas) = cluster.roles().await.unwrap();
     let (old, next) = (leader.name.clone(), replicas[1].name.clone());
-    let before = cluster.etcd.revision().await.unwrap();
+    let before = cluster.store.revision().await.unwrap();
     switch_to(&cluster, &next).await.unwrap();
 
     let (leader, _) = cluster.roles().await.unwrap();
@@ -267,7 +266,7 @@ async fn switchovers_leave_their_history_and_a_checkpoint() {
 
     let settled = |it: &Value| it["role"] == "primary" && it.get("checkpoint_after_promote").is_none();
     wait_value(&cluster, &format!("members/{next}"), "the checkpoint's end", settled).await.unwrap();
-    let values = cluster.etcd.values_since(&cluster.key(&format!("members/{next}")), before).await.unwrap();
+    let values = cluster.store.values_since(&cluster.key(&format!("members/{next}")), before).await.unwrap();
     let told: Vec<Value> =
         values.iter().flatten().map(|key| serde_json::from_str(&key.value).unwrap()).collect();
     let due: Vec<bool> =
@@ -275,7 +274,7 @@ async fn switchovers_leave_their_history_and_a_checkpoint() {
     let first_primary = told.iter().position(|it| it["role"] == "primary").unwrap();
     assert!(due[first_primary], "a primary whose checkpoint was not waited for: {told:#?}");
     assert!(!due[due.len() - 1]);
-    assert!(cluster.etcd.keys(&cluster.key("optime")).await.unwrap().is_empty());
+    assert!(cluster.store.keys(&cluster.key("optime")).await.unwrap().is_empty());
 }
 
 /// P035 a key that nobody knows disturbs nobody, P036 a removed leader key is back within a second under the same name
@@ -285,10 +284,10 @@ async fn a_removed_leader_key_is_taken_again_at_once() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, _) = cluster.roles().await.unwrap();
     let timeline = leader.cell("select timeline_id from pg_control_checkpoint()").await.unwrap();
-    cluster.etcd.put(&cluster.key("foo"), "\u{1}not for you").await.unwrap();
-    cluster.etcd.put(&cluster.key("members/"), "{").await.unwrap();
+    cluster.store.put(&cluster.key("foo"), "\u{1}not for you").await.unwrap();
+    cluster.store.put(&cluster.key("members/"), "{").await.unwrap();
     let removed = Moment::now();
-    cluster.etcd.delete(&cluster.key("leader")).await.unwrap();
+    cluster.store.delete(&cluster.key("leader")).await.unwrap();
     let back = until(PATIENCE, "the leader key", async || {
         Ok(Some(text(&cluster, "leader").await?).filter(|name| !name.is_empty()))
     });
@@ -298,8 +297,8 @@ async fn a_removed_leader_key_is_taken_again_at_once() {
     assert!(took < Duration::from_secs(1), "{took:?}");
     cluster.wait_healthy(PATIENCE).await.unwrap();
     assert_eq!(leader.cell("select timeline_id from pg_control_checkpoint()").await.unwrap(), timeline);
-    cluster.etcd.delete(&cluster.key("foo")).await.unwrap();
-    cluster.etcd.delete(&cluster.key("members/")).await.unwrap();
+    cluster.store.delete(&cluster.key("foo")).await.unwrap();
+    cluster.store.delete(&cluster.key("members/")).await.unwrap();
 }
 
 /// P038 a change of the configuration is in force everywhere within two seconds, whichever node took it.
@@ -326,13 +325,14 @@ async fn a_change_of_the_configuration_is_in_force_at_once() {
 #[tokio::test]
 async fn a_new_ttl_is_that_of_new_leases() {
     let cluster = CLUSTER.lend().await.unwrap();
-    let created = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap().created;
-    for ttl in [9, 5] {
+    let created = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap().created;
+    let usual = cluster.spec.dcs["ttl"].as_u64().unwrap();
+    for ttl in [9, usual] {
         cluster.patch_config(&json!({"ttl": ttl})).await.unwrap();
         let granted = until(PATIENCE, "leases of the new ttl", async || {
             for name in ["leader", "members/n1", "members/n2", "members/n3"] {
-                let Some(key) = cluster.etcd.get(&cluster.key(name)).await? else { return Ok(None) };
-                if cluster.etcd.granted(key.lease).await? != Some(Duration::from_secs(ttl)) {
+                let Some(key) = cluster.store.get(&cluster.key(name)).await? else { return Ok(None) };
+                if cluster.store.granted(key.lease).await? != Some(Duration::from_secs(ttl)) {
                     return Ok(None);
                 }
             }
@@ -340,7 +340,7 @@ async fn a_new_ttl_is_that_of_new_leases() {
         });
         cluster.explain(granted.await).unwrap();
     }
-    let leader = cluster.etcd.get(&cluster.key("leader")).await.unwrap().unwrap();
+    let leader = cluster.store.get(&cluster.key("leader")).await.unwrap().unwrap();
     assert_eq!(leader.created, created, "the leader key was taken anew");
 }
 
@@ -349,7 +349,7 @@ async fn a_new_ttl_is_that_of_new_leases() {
 async fn a_foreign_leader_key_is_left_alone() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
-    cluster.etcd.put(&cluster.key("leader"), "somebody").await.unwrap();
+    cluster.store.put(&cluster.key("leader"), "somebody").await.unwrap();
     let demoted = until(Duration::from_secs(10), "the end of writes on the old leader", async || {
         let writes = leader.sql("select 1 where not pg_is_in_recovery()").await;
         Ok(writes.map_or(true, |rows| rows.is_empty()).then_some(()))
@@ -360,39 +360,46 @@ async fn a_foreign_leader_key_is_left_alone() {
     for replica in replicas {
         assert_eq!(replica.cell("select pg_is_in_recovery()").await.unwrap(), "t");
     }
-    cluster.etcd.delete(&cluster.key("leader")).await.unwrap();
+    cluster.store.delete(&cluster.key("leader")).await.unwrap();
     leader.start().unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
 }
 
 /// P001 slashes of the namespace collapse, P019 `initialize` is empty while the first node bootstraps, P020 then the
-/// identifier, P044 a node that starts before its store waits for it, P029 a first timeline has no history.
+/// identifier, P029 a first timeline has no history.
 #[tokio::test]
 async fn the_first_node_of_a_cluster_in_a_namespace_of_its_own() {
-    let mut spec = Spec::new(Program::tested(), 1).local(&json!({"namespace": "//x/y//"}));
+    let mut spec = Spec::tested(1).local(&json!({"namespace": "//x/y//"}));
     spec.scope = "first".to_owned();
-    let cluster = Cluster::in_slot(spec).await.unwrap();
+    let cluster = Cluster::healthy(spec).await.unwrap();
     let (node, key) = (&cluster.nodes[0], |name: &str| format!("/x/y/first/{name}"));
-    cluster.etcd.signal(Signal::KILL);
-    node.start().unwrap();
-    let waits = until(PATIENCE, "a word about the store", async || {
-        Ok((node.log().contains("etcd") || node.log().contains("store")).then_some(()))
-    });
-    cluster.explain(waits.await).unwrap();
-    assert!(node.pid().is_some(), "{}", node.log());
-    cluster.etcd.start_member(0).unwrap();
-    cluster.explain(cluster.wait_healthy(PATIENCE).await.map(drop)).unwrap();
-
-    let values = cluster.etcd.values_since(&key("initialize"), 1).await.unwrap();
+    let values = cluster.store.values_since(&key("initialize"), 1).await.unwrap();
     let values: Vec<String> = values.into_iter().flatten().map(|key| key.value).collect();
     let id = node.cell("select system_identifier from pg_control_system()").await.unwrap();
     assert_eq!(values, [String::new(), id]);
-    assert!(cluster.etcd.keys("/service/").await.unwrap().is_empty());
+    assert!(cluster.store.keys("/service/").await.unwrap().is_empty());
 
-    cluster.etcd.put(&key("history"), r#"[[1,100,"no","2026-01-01T00:00:00+00:00","n9"]]"#).await.unwrap();
+    cluster.store.put(&key("history"), r#"[[1,100,"no","2026-01-01T00:00:00+00:00","n9"]]"#).await.unwrap();
     let reset = until(PATIENCE, "an empty history", async || {
-        let history = cluster.etcd.get(&key("history")).await?;
+        let history = cluster.store.get(&key("history")).await?;
         Ok(history.filter(|history| history.value == "[]"))
     });
     cluster.explain(reset.await).unwrap();
+}
+
+/// P044 a node that starts before its store waits for it.
+#[tokio::test]
+async fn a_node_that_starts_before_its_store_waits_for_it() {
+    let cluster = Cluster::in_slot(Spec::tested(2)).await.unwrap();
+    cluster.store.freeze().unwrap();
+    cluster.nodes.iter().try_for_each(Node::start).unwrap();
+    for node in &cluster.nodes {
+        let waits = until(PATIENCE, "a word about the store", async || {
+            Ok((node.log().contains("etcd") || node.log().contains("store: ")).then_some(()))
+        });
+        cluster.explain(waits.await).unwrap();
+        assert!(node.pid().is_some() && !node.data().exists(), "{}", node.log());
+    }
+    cluster.store.thaw();
+    cluster.wait_healthy(PATIENCE).await.unwrap();
 }

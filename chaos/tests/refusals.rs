@@ -1,7 +1,7 @@
 //! What is wrong with a node: one clear sentence that says what to do, nothing changed, nothing lost; and the cluster
 //! does not notice.
 //!
-//! One cluster of two serves the tests in turn: the replica is started with something wrong and put right again.
+//! One cluster of three serves the tests in turn: a replica is started with something wrong and put right again.
 
 #![allow(
     clippy::indexing_slicing,
@@ -11,14 +11,14 @@
 
 use std::time::Duration;
 
-use chaos::{Cluster, Node, Program, Shared, Spec, until};
+use chaos::{Cluster, Node, Shared, Spec, Store, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static CLUSTER: Shared = Shared::new(|| Spec::new(Program::Matriarch, 2));
+static CLUSTER: Shared = Shared::new(|| Spec::matriarch(3));
 
-/// The replica, stopped, so that it can be started with something wrong.
+/// A replica, stopped, so that it can be started with something wrong.
 async fn stopped_replica(cluster: &Cluster) -> anyhow::Result<&Node> {
     let (_, replicas) = cluster.roles().await?;
     let replica = replicas.first().copied().ok_or_else(|| anyhow::anyhow!("no replica"))?;
@@ -89,7 +89,7 @@ async fn a_replica_that_is_first_is_refused() {
     let words = ["the cluster was never initialised", "start the primary's node first"];
     refused(&json!({"scope": "other"}), &json!({"scope": "demo"}), &words).await.unwrap();
     let cluster = CLUSTER.lend().await.unwrap();
-    let made = cluster.etcd.get("/service/other/initialize").await.unwrap();
+    let made = cluster.store.get("/service/other/initialize").await.unwrap();
     assert!(made.is_none(), "it made a cluster: {made:?}");
 }
 
@@ -98,12 +98,12 @@ async fn a_replica_that_is_first_is_refused() {
 async fn a_directory_of_another_cluster_is_refused() {
     let key = "/service/foreign/initialize";
     let cluster = CLUSTER.lend().await.unwrap();
-    cluster.etcd.put(key, "7710145069470500063").await.unwrap();
+    cluster.store.put(key, "7710145069470500063").await.unwrap();
     drop(cluster);
     let words = [" CRITICAL: system ID mismatch", "7710145069470500063", "correct scope and data_dir"];
     refused(&json!({"scope": "foreign"}), &json!({"scope": "demo"}), &words).await.unwrap();
     let cluster = CLUSTER.lend().await.unwrap();
-    assert_eq!(cluster.etcd.get(key).await.unwrap().unwrap().value, "7710145069470500063");
+    assert_eq!(cluster.store.get(key).await.unwrap().unwrap().value, "7710145069470500063");
 }
 
 /// A port that somebody else uses is named, with whose it was to be.
@@ -141,10 +141,18 @@ async fn a_store_that_does_not_answer_is_waited_for() {
     let node = stopped_replica(&cluster).await.unwrap();
     let before = node.log();
     let hosts = std::fs::read_to_string(node.file()).unwrap();
-    node.edit(&json!({"etcd3": {"hosts": ["127.0.0.1:1"]}})).unwrap();
+    // The node is a client of the embedded store then, and no member.
+    let (elsewhere, waiting) = match Store::tested() {
+        Store::Etcd => (json!({"etcd3": {"hosts": ["127.0.0.1:1"]}}), "waiting on etcd: "),
+        Store::Embedded => {
+            let raft = json!({"self_addr": null, "bind_addr": null, "partner_addrs": ["127.0.0.1:1"]});
+            (json!({"raft": raft}), "waiting on the embedded store: ")
+        }
+    };
+    node.edit(&elsewhere).unwrap();
     node.start().unwrap();
     let waits = until(PATIENCE, "a word about the store", async || {
-        Ok(said_since(node, &before).contains("waiting on etcd: ").then_some(()))
+        Ok(said_since(node, &before).contains(waiting).then_some(()))
     });
     waits.await.unwrap();
     assert_eq!(node.stop(PATIENCE).await.unwrap(), Some(0));

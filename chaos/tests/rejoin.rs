@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Less than an idle Postgres takes until it writes something by itself, which is 15 s and more.
 const IDLE: Duration = Duration::from_secs(12);
 
-static CLUSTER: Shared = Shared::new(|| Spec::new(Program::tested(), 3));
+static CLUSTER: Shared = Shared::new(|| Spec::tested(3));
 
 async fn postmaster_start(node: &Node) -> anyhow::Result<String> {
     node.cell("select pg_postmaster_start_time()").await
@@ -106,11 +106,11 @@ async fn a_killed_daemon_adopts_its_running_postgres() {
     for node in [leader, replicas[0]] {
         let start = postmaster_start(node).await.unwrap();
         let lease =
-            cluster.etcd.get(&cluster.key(&format!("members/{}", node.name))).await.unwrap().unwrap().lease;
+            cluster.store.get(&cluster.key(&format!("members/{}", node.name))).await.unwrap().unwrap().lease;
         node.kill_coordinator();
         node.start().unwrap();
         let renewed = until(PATIENCE, "the member's key on a new lease", async || {
-            let key = cluster.etcd.get(&cluster.key(&format!("members/{}", node.name))).await?;
+            let key = cluster.store.get(&cluster.key(&format!("members/{}", node.name))).await?;
             Ok(key.filter(|key| key.lease != lease).map(|_| ()))
         });
         cluster.explain(renewed.await).unwrap();
@@ -158,10 +158,10 @@ fn tear(node: &Node, from: &str) -> anyhow::Result<()> {
 }
 
 /// A standby that lacks some of the log which it has replayed before is not consistent until it streams. Started while
-/// nobody leads, it is told whom to follow as soon as somebody does.
+/// nobody leads, it is told whom to follow as soon as somebody does. On etcd always: alone it would have no embedded store.
 #[tokio::test]
 async fn a_standby_that_is_not_consistent_streams_what_it_lacks() {
-    let cluster = CLUSTER.lend().await.unwrap();
+    let cluster = Cluster::healthy(Spec::new(Program::tested(), 3)).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     leader.sql("create table torn (id int); insert into torn values (1)").await.unwrap();
     leader.sql("checkpoint").await.unwrap();
@@ -180,7 +180,7 @@ async fn a_standby_that_is_not_consistent_streams_what_it_lacks() {
     leader.kill();
     replicas[1].kill();
     let vacant = until(PATIENCE, "a vacant lease", async || {
-        Ok(cluster.etcd.get(&cluster.key("leader")).await?.is_none().then_some(()))
+        Ok(cluster.store.get(&cluster.key("leader")).await?.is_none().then_some(()))
     });
     vacant.await.unwrap();
     replica.start().unwrap();
@@ -196,13 +196,13 @@ async fn a_standby_that_is_not_consistent_streams_what_it_lacks() {
     cluster.wait_streaming(replica, leads, PATIENCE).await.unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
     assert_eq!(replica.cell("select count(*) from torn").await.unwrap(), "9999");
-    leads.sql("drop table torn").await.unwrap();
 }
 
-/// P212 a former primary that is alone leads again, on a higher timeline, with all its rows.
+/// P212 a former primary that is alone leads again, on a higher timeline, with all its rows. On etcd always: alone it
+/// would have no embedded store.
 #[tokio::test]
 async fn a_former_primary_that_is_alone_leads_again() {
-    let cluster = CLUSTER.lend().await.unwrap();
+    let cluster = Cluster::healthy(Spec::new(Program::tested(), 2)).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     leader.sql("create table alone (id int); insert into alone values (7)").await.unwrap();
     for replica in &replicas {
@@ -217,7 +217,6 @@ async fn a_former_primary_that_is_alone_leads_again() {
         replica.start().unwrap();
     }
     cluster.wait_healthy(PATIENCE).await.unwrap();
-    again.sql("drop table alone").await.unwrap();
 }
 
 /// P100 a replica is reinitialised on request and a leader refuses, P101 also from the leader itself.

@@ -5,15 +5,14 @@
 
 use std::time::Duration;
 
-use chaos::{Node, Program, Shared, Spec, until};
+use chaos::{Node, Shared, Spec, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Clones are slow enough to be met while they run.
-static CLUSTER: Shared = Shared::new(|| {
-    Spec::new(Program::tested(), 2).local(&json!({"postgresql": {"basebackup": [{"max-rate": "8M"}]}}))
-});
+static CLUSTER: Shared =
+    Shared::new(|| Spec::tested(3).local(&json!({"postgresql": {"basebackup": [{"max-rate": "8M"}]}})));
 
 async fn answer(node: &Node, method: &str, path: &str, body: Value) -> (u16, String) {
     let answer = node.send(method, path, &body).await.unwrap();
@@ -100,12 +99,14 @@ async fn without_a_leader_nothing_is_cloned() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     let node = replicas[0];
-    node.edit(&json!({"tags": {"nofailover": true}})).unwrap();
-    assert_eq!(answer(node, "POST", "/reload", json!({})).await.0, 202);
-    let tagged = until(PATIENCE, "the tag", async || {
-        Ok((node.get("/patroni").await?.json()["tags"]["nofailover"] == true).then_some(()))
-    });
-    cluster.explain(tagged.await).unwrap();
+    for replica in &replicas {
+        replica.edit(&json!({"tags": {"nofailover": true}})).unwrap();
+        assert_eq!(answer(replica, "POST", "/reload", json!({})).await.0, 202);
+        let tagged = until(PATIENCE, "the tag", async || {
+            Ok((replica.get("/patroni").await?.json()["tags"]["nofailover"] == true).then_some(()))
+        });
+        cluster.explain(tagged.await).unwrap();
+    }
     leader.kill();
     let vacant = until(PATIENCE, "the end of the lease", async || {
         Ok((!node.get("/cluster").await?.body.contains(r#""role": "leader""#)).then_some(()))
@@ -113,8 +114,10 @@ async fn without_a_leader_nothing_is_cloned() {
     cluster.explain(vacant.await).unwrap();
     let refused = answer(node, "POST", "/reinitialize", json!({})).await;
     assert_eq!(refused, said(503, "Cluster has no leader, can not reinitialize"));
-    node.edit(&json!({"tags": null})).unwrap();
-    assert_eq!(answer(node, "POST", "/reload", json!({})).await.0, 202);
+    for replica in &replicas {
+        replica.edit(&json!({"tags": null})).unwrap();
+        assert_eq!(answer(replica, "POST", "/reload", json!({})).await.0, 202);
+    }
     leader.start().unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static CLUSTER: Shared =
-    Shared::new(|| Spec::new(Program::tested(), 3).with_haproxy().local(&json!({"tags": {"rack": "b7"}})));
+    Shared::new(|| Spec::tested(3).with_haproxy().local(&json!({"tags": {"rack": "b7"}})));
 
 /// P049 to P053, P055 to P057, P059, P061, P062 to P066: every question has the code that HAProxy expects, on the leader
 /// and on a replica.

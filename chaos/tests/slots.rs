@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chaos::{Cluster, Program, Spec, until};
+use chaos::{Cluster, Spec, until};
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// P258 a replica has a slot for every other member, used by nobody, and moves it forward as the leader's goes forward.
 #[tokio::test]
 async fn replicas_keep_slots_for_the_others_and_move_them_forward() {
-    let cluster = Cluster::healthy(Spec::new(Program::tested(), 3)).await.unwrap();
+    let cluster = Cluster::healthy(Spec::tested(3)).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     leader.sql("create table moved (t text)").await.unwrap();
     leader.sql("insert into moved select repeat('x', 100) from generate_series(1, 20000)").await.unwrap();
@@ -33,7 +33,7 @@ async fn replicas_keep_slots_for_the_others_and_move_them_forward() {
 /// leader's slot for that one, which nobody uses, moves forward all the same.
 #[tokio::test]
 async fn a_follower_of_a_replica_that_never_leads_streams_and_holds_no_wal_back() {
-    let cluster = Cluster::healthy(Spec::new(Program::tested(), 3)).await.unwrap();
+    let cluster = Cluster::healthy(Spec::tested(3)).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     let (upstream, follower) = (replicas[0], replicas[1]);
     for (node, tags) in

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use chaos::{Program, Shared, Spec, Workload, until};
+use chaos::{Shared, Spec, Workload, until};
 use dcs::Moment;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-static CLUSTER: Shared = Shared::new(|| Spec::new(Program::tested(), 3));
+static CLUSTER: Shared = Shared::new(|| Spec::tested(3));
 
 /// P086 the answer's text, P113 it comes when the switchover is decided, P217 nothing is lost and nothing rewound,
 /// P238 the third node changes its source without a restart, P027 and P077 the history, P030 the key is `{}` afterwards.
@@ -36,7 +36,7 @@ async fn a_switchover_to_a_candidate_loses_nothing_and_restarts_nobody_else() {
     assert_eq!(third.postmaster(), Some(untouched), "the third node was restarted");
     assert!(!leader.log().contains("pg_rewind: "), "a switchover needs no rewind");
 
-    let failover = cluster.etcd.get(&cluster.key("failover")).await.unwrap().unwrap();
+    let failover = cluster.store.get(&cluster.key("failover")).await.unwrap().unwrap();
     assert_eq!(failover.value, "{}");
     let timeline: i64 =
         now.cell("select timeline_id from pg_control_checkpoint()").await.unwrap().parse().unwrap();
@@ -146,7 +146,7 @@ async fn a_failover_with_a_leader_and_the_colon_form_switch_over() {
 
     let (leader, replicas) = cluster.roles().await.unwrap();
     let wish = format!("{}:{}", leader.name, replicas[0].name);
-    cluster.etcd.put(&cluster.key("failover"), &wish).await.unwrap();
+    cluster.store.put(&cluster.key("failover"), &wish).await.unwrap();
     cluster.wait_leader(&[&leader.name, &replicas[1].name], PATIENCE).await.unwrap();
     cluster.wait_healthy(PATIENCE).await.unwrap();
 }

@@ -31,7 +31,7 @@ pub use lease::{Acquire, Adopt, Leadership, Proof, RenewError, Session};
 pub use lsn::{BadLsn, Lsn, SystemId, Timeline};
 pub use memory::{Flaw, Memory};
 pub use moment::Moment;
-pub use raft::{Embedded, RAFT_CLOCK, StoreMember};
+pub use raft::{BareKey, BareStore, Embedded, RAFT_CLOCK, StoreMember};
 pub use store::StoreError;
 pub use view::{
     ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,

@@ -242,7 +242,7 @@ impl Drive {
                 return self.pending.read(Reading { request: Request::Look(txn), reply, end });
             }
             Request::Run(what) => what,
-            Request::Load { .. } | Request::Look(_) => {
+            Request::Load { .. } | Request::Look(_) | Request::Lease { .. } => {
                 return self.pending.read(Reading { request, reply, end });
             }
             Request::Members => {
@@ -369,6 +369,7 @@ impl Drive {
             let _ = reply.send(match request {
                 Request::Load { prefix } => Ok(Reply::Loaded(self.machine.load(&prefix))),
                 Request::Look(txn) => Ok(Reply::Committed(self.machine.look(&txn))),
+                Request::Lease { lease } => Ok(Reply::Lease(self.machine.granted(lease))),
                 _ => Err(StoreError::Refused("this is no read".to_owned())),
             });
         }

@@ -164,6 +164,11 @@ impl Machine {
         self.leases.iter().map(|(lease, kept)| (*lease, kept.generation, kept.ttl))
     }
 
+    /// The time to live that a lease was granted with, in milliseconds.
+    pub fn granted(&self, lease: i64) -> Option<u64> {
+        self.leases.get(&lease).map(|kept| kept.ttl)
+    }
+
     /// Everything below a prefix.
     pub fn load(&self, prefix: &str) -> Snapshot {
         let below = self.records.range(prefix.to_owned()..).map(|(_, record)| record);

@@ -5,6 +5,7 @@
 //! store through it, [`Dcs::connect`](crate::Dcs::connect) the way of whoever is no member, over the same port
 //! with the same password and certificates. If [`Embedded::ended`] resolves, the process must end.
 
+mod bare;
 mod client;
 mod command;
 mod disk;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use ::ring::rand::{SecureRandom, SystemRandom};
 use config::RaftConfig;
 
+pub use self::bare::{BareKey, BareStore};
 pub use self::embedded::{Embedded, StoreMember};
 pub(crate) use self::watch::RaftWatch;
 

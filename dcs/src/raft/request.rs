@@ -15,6 +15,8 @@ pub(super) enum Request {
     Load { prefix: String },
     /// A transaction without writes, linearizably.
     Look(Txn),
+    /// The time to live that a lease was granted with, linearizably.
+    Lease { lease: i64 },
     /// A command for the log.
     Run(What),
     /// Who the members are, as far as the one asked knows.
@@ -31,6 +33,8 @@ pub(super) enum Reply {
     Loaded(Snapshot),
     Committed(Committed),
     Done,
+    /// Milliseconds; none if there is no such lease.
+    Lease(Option<u64>),
     Members(Vec<StoreMember>),
     Introduced(Introduction),
 }
@@ -59,7 +63,12 @@ impl Request {
                 What::Revoke { generation, .. } => generation.is_none(),
                 What::Learn { .. } | What::Promote { .. } => false,
             },
-            Self::Load { .. } | Self::Look(_) | Self::Members | Self::Introduce | Self::Watch { .. } => true,
+            Self::Load { .. }
+            | Self::Look(_)
+            | Self::Lease { .. }
+            | Self::Members
+            | Self::Introduce
+            | Self::Watch { .. } => true,
         }
     }
 
