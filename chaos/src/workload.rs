@@ -129,6 +129,13 @@ impl Workload {
         records.iter().rev().find(|record| record.outcome == Outcome::Ok).map(|record| record.answered)
     }
 
+    /// How many inserts were acknowledged that were sent after a moment: whatever was on its way then does not count.
+    #[must_use]
+    pub fn acked_since(&self, moment: Moment) -> usize {
+        let is_new = |record: &&Record| record.outcome == Outcome::Ok && record.sent > moment;
+        records(&self.shared).iter().filter(is_new).count()
+    }
+
     /// The longest time without an acknowledgement that ended after `since`; a gap that is still open counts.
     #[must_use]
     pub fn outage_since(&self, since: Moment) -> Duration {
