@@ -147,10 +147,24 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
         .filter(|_| patient)
         .or_else(|| better_placed(seen, view).map(Reason::NotEligible));
     let past = Past { verdict: verdict.clone(), ..past };
+    if let (None, Some((name, until))) = (&verdict, yields(seen, &past, view)) {
+        return Decision::wait(seen, past, Reason::LeaveToOther(name)).wake_by(until);
+    }
     match verdict {
         Some(because) => Decision::wait(seen, past, because).wake_by(seen.now + STALE),
         None => Decision::act(seen, past, Reason::BestCandidate, [Step::Acquire]),
     }
+}
+
+/// How long a member that gave the lease back leaves it to others, as long as Patroni does.
+const YIELD: Duration = Duration::from_secs(2);
+
+/// To whom this node, which has just given the lease back, leaves it, and until when.
+fn yields(seen: &Observation, past: &Past, view: &ClusterView) -> Option<(NodeName, Moment)> {
+    let until = past.released_at? + YIELD;
+    let able =
+        |name: &&NodeName| **name != seen.me.name && obstacle_of_peer(seen, view, name, false).is_none();
+    (seen.now < until).then(|| view.members.keys().find(able)).flatten().map(|name| (name.clone(), until))
 }
 
 /// Until when an election waits for a primary that lost the lease and still sends WAL (`primary_race_backoff`): its
@@ -197,6 +211,9 @@ fn takes_writes(member: &dcs::Member) -> bool {
 /// others, or not yet. Whoever starts, or comes back to a store that lost its records, would
 /// otherwise compare itself with nobody (patroni-compat 5.3 asks the last healthy view).
 fn newly_listed(seen: &Observation, past: &Past) -> Option<Moment> {
+    if past.settled {
+        return None;
+    }
     let since = past.listed_since.unwrap_or(seen.now);
     let until = since + seen.settings.ttl / 10 + Duration::from_secs(1);
     (seen.now < until).then_some(until)

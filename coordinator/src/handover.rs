@@ -274,6 +274,19 @@ pub fn somebody_could_lead(seen: &Observation) -> bool {
         .any(|name| obstacle_of_peer(seen, &view, name, false).is_none())
 }
 
+/// What keeps each of the others from leading, for people to read.
+pub fn obstacles(seen: &Observation) -> String {
+    let view = seen.view();
+    let others = view.members.keys().filter(|name| **name != seen.me.name);
+    let said: Vec<String> = others
+        .map(|name| match obstacle_of_peer(seen, &view, name, false) {
+            Some(obstacle) => alloc::format!("{name}: {obstacle}"),
+            None => alloc::format!("{name}: its last answer is older than the end of this server"),
+        })
+        .collect();
+    if said.is_empty() { String::from("there is no other member") } else { said.join("; ") }
+}
+
 /// Whether some other member answered lately that only its server's rest keeps it from leading.
 pub fn somebody_waits(seen: &Observation) -> bool {
     let view = seen.view();

@@ -173,7 +173,10 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         // Nothing becomes writable without a proof of the lease.
         return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
     }
-    let because = Reason::CrashRestart { to_recover: control.to_recover };
+    let because = match too_slow(seen, control) {
+        true => Reason::NobodyInstead { obstacles: handover::obstacles(seen) },
+        false => Reason::CrashRestart { to_recover: control.to_recover },
+    };
     let start = match control.state {
         // A crash before the standby's recovery had ended: end it again, under the lease.
         ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery => {

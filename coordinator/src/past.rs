@@ -51,6 +51,8 @@ pub struct Past {
     pub released_at: Option<Moment>,
     /// Since when the store has listed this node as a member.
     pub listed_since: Option<Moment>,
+    /// Somebody led while the store listed this node: it knows the members, and they know it.
+    pub settled: bool,
     /// The switchover that waits for a candidate to arrive on the leader's timeline, and since when.
     pub weighed: Option<(Revision, Moment)>,
     /// The switchover that was tried and given up, until its key is cleared.
@@ -127,6 +129,7 @@ impl Past {
         if let Some(view) = &seen.store.view {
             let listed = view.members.contains_key(&seen.me.name);
             past.listed_since = listed.then(|| past.listed_since.unwrap_or(seen.now));
+            past.settled = listed && (past.settled || view.leader.is_some());
             past.known |= matches!(view.initialize, Initialize::Done(_));
             // Slots kept for members that an earlier leader saw last count from now.
             for slot in &view.status.retain_slots {

@@ -66,6 +66,12 @@ pub enum Reason {
         /// Bytes of WAL to recover, as far as known.
         to_recover: u64,
     },
+    /// Postgres ended on its own, is started where it was although that takes too long, and what keeps each of the
+    /// others from leading.
+    NobodyInstead {
+        /// One sentence.
+        obstacles: String,
+    },
     /// Starting failed or took too long; somebody else should lead.
     CannotStart(String),
     /// A candidate has everything this crashed server had.
@@ -99,6 +105,8 @@ pub enum Reason {
     PrimaryStillWrites,
     /// A candidate was named, and it is another node.
     LeaveToCandidate(String),
+    /// This node has just given the lease back, and this member can lead.
+    LeaveToOther(NodeName),
     /// The database must start before it can lead.
     StartFirst,
     // handing over
@@ -203,6 +211,10 @@ impl fmt::Display for Reason {
             Self::PromoteWithLease => f.write_str("promoting: the lease is mine"),
             Self::Promoting => f.write_str("waiting for the promotion to end"),
             Self::TakeBackOwnKey => f.write_str("the leader key names me under an earlier lease: putting it under mine"),
+            Self::NobodyInstead { obstacles } => write!(
+                f,
+                "Postgres ended on its own: starting it again under the lease although that takes longer than primary_start_timeout, since nobody else can lead ({obstacles})"
+            ),
             Self::CrashRestart { to_recover } => write!(f, "Postgres ended on its own: starting it again under the lease ({to_recover} bytes of WAL to recover)"),
             Self::CannotStart(why) => write!(f, "Postgres cannot be started here ({why}): releasing the lease"),
             Self::CandidateReady(name) => write!(f, "Postgres crashed here and {name} has all of its WAL: releasing the lease"),
@@ -223,6 +235,9 @@ impl fmt::Display for Reason {
             Self::AskCandidates => f.write_str("manual failover: asking the members who could take over"),
             Self::NotEligible(obstacle) => write!(f, "following a different leader because {obstacle}"),
             Self::PrimaryStillWrites => f.write_str("nobody holds the lease, and WAL still flows from the primary: letting it come back (primary_race_backoff)"),
+            Self::LeaveToOther(name) => {
+                write!(f, "nobody holds the lease: leaving it to {name}, since this node has just given it back")
+            }
             Self::LeaveToCandidate(name) => write!(f, "nobody holds the lease: leaving it to {name}, as an operator asked"),
             Self::StartFirst => f.write_str("nobody holds the lease: starting Postgres as a standby first"),
             Self::HandOver { to: Some(to) } => write!(f, "manual failover: demoting myself for {to}"),
