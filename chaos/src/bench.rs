@@ -13,8 +13,11 @@ use crate::cluster::Cluster;
 use crate::load::Load;
 use crate::node::Node;
 use crate::report::{Measure, Samples};
-use crate::spec::{Program, Spec};
+use crate::spec::{Program, Spec, Store};
+use crate::store::Keeper;
 use crate::workload::{Verdict, Workload};
+
+mod members;
 
 /// How long an idle cluster is watched.
 const IDLE: Duration = Duration::from_secs(60);
@@ -27,33 +30,46 @@ const PATIENCE: Duration = Duration::from_secs(90);
 ///
 /// # Errors
 /// When a cluster does not start, or does not recover from a fault.
-pub async fn measure(program: Program, runs: usize) -> anyhow::Result<Samples> {
+pub async fn measure(program: Program, store: Store, runs: usize) -> anyhow::Result<Samples> {
     let mut samples = Samples::default();
     for run in 1..=runs {
-        eprintln!("{program}, run {run} of {runs}");
-        let spec = Spec::new(program, 3);
-        one_cluster(program, spec, &mut samples).await?;
+        eprintln!("{program} on {store}, run {run} of {runs}");
+        let cluster = start(Spec::on(store, program, 3), &mut samples).await?;
+        idle(&cluster, &mut samples).await?;
+        faults(&cluster, &mut samples).await?;
+        match (program, store) {
+            (Program::Patroni, _) => node_killed(&cluster, Measure::NodeKilledTtl20, &mut samples).await?,
+            (Program::Matriarch, Store::Etcd) => {
+                node_killed(&cluster, Measure::NodeKilledTtl5, &mut samples).await?;
+            }
+            (Program::Matriarch, Store::Embedded) => {
+                members::lead_apart(&cluster).await?;
+                node_killed(&cluster, Measure::NodeKilledTtl3, &mut samples).await?;
+                members::lead_both(&cluster).await?;
+                node_killed(&cluster, Measure::LeadingNodeKilled, &mut samples).await?;
+                members::leader_killed(&cluster, &mut samples).await?;
+                members::fsyncs(&cluster, &mut samples).await?;
+            }
+        }
+        drop(cluster);
         if program == Program::Matriarch {
-            let spec = Spec::new(program, 3).dcs(&json!({"ttl": 2, "loop_wait": 1, "retry_timeout": 1}));
+            let spec = Spec::on(store, program, 3);
+            let spec = spec.dcs(&json!({"ttl": 2, "loop_wait": 1, "retry_timeout": 1}));
             let cluster = start(spec, &mut samples).await?;
             node_killed(&cluster, Measure::NodeKilledTtl2, &mut samples).await?;
+        }
+        if store == Store::Embedded {
+            members::witness(&mut samples).await?;
         }
     }
     Ok(samples)
 }
 
-async fn one_cluster(program: Program, spec: Spec, samples: &mut Samples) -> anyhow::Result<()> {
-    let cluster = start(spec, samples).await?;
-    idle(&cluster, samples).await?;
-    primary_requests(&cluster, samples).await?;
-    switchover(&cluster, samples).await?;
-    postmaster_killed(&cluster, samples).await?;
-    daemon_terminated(&cluster, samples).await?;
-    let killed = match program {
-        Program::Matriarch => Measure::NodeKilledTtl5,
-        Program::Patroni => Measure::NodeKilledTtl20,
-    };
-    node_killed(&cluster, killed, samples).await
+async fn faults(cluster: &Cluster, samples: &mut Samples) -> anyhow::Result<()> {
+    primary_requests(cluster, samples).await?;
+    switchover(cluster, samples).await?;
+    postmaster_killed(cluster, samples).await?;
+    daemon_terminated(cluster, samples).await
 }
 
 async fn start(spec: Spec, samples: &mut Samples) -> anyhow::Result<Cluster> {
@@ -69,9 +85,17 @@ async fn idle(cluster: &Cluster, samples: &mut Samples) -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     let pids: Vec<i32> = cluster.nodes.iter().filter_map(Node::pid).collect();
     let usage = || pids.iter().filter_map(|pid| crate::process::usage(*pid)).collect::<Vec<_>>();
-    let (before, revision) = (usage(), cluster.store.revision().await?);
+    let entries = async || match &cluster.store {
+        Keeper::Embedded(embedded) => embedded.log().await.map(Some),
+        Keeper::Etcd(_) => Ok(None),
+    };
+    let (before, revision, log) = (usage(), cluster.store.revision().await?, entries().await?);
     tokio::time::sleep(IDLE).await;
     let (after, later) = (usage(), cluster.store.revision().await?);
+    if let (Some((length, renewals)), Some((longer, more))) = (log, entries().await?) {
+        let per_renewal = count(longer - length) / count(more.saturating_sub(renewals)).max(1.0);
+        samples.add(Measure::EntriesPerRenewal, per_renewal);
+    }
     samples.add(Measure::StoreWrites, count(later - revision));
     for ((cpu, _), (later_cpu, resident)) in before.iter().zip(&after) {
         samples.add(Measure::Cpu, later_cpu.saturating_sub(*cpu).as_secs_f64());

@@ -3,6 +3,7 @@
 //!
 //! Never writes a key by itself; tests may, through `put` and `delete`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::OnceLock;
@@ -129,6 +130,21 @@ impl Embedded {
     /// When the store does not answer.
     pub async fn granted(&self, lease: i64) -> anyhow::Result<Option<Duration>> {
         Ok(self.store()?.granted(lease).await?)
+    }
+
+    /// How many entries the log has had, and how often the leases that stand were renewed.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn log(&self) -> anyhow::Result<(u64, u64)> {
+        let store = self.store()?;
+        let (keys, _) = store.keys("/").await?;
+        let leases: BTreeSet<i64> = keys.iter().map(|key| key.lease).filter(|lease| *lease != 0).collect();
+        let mut renewals = 0;
+        for lease in leases {
+            renewals += store.renewals(lease).await?.unwrap_or_default();
+        }
+        Ok((store.length().await?, renewals))
     }
 
     /// Writes a key by hand.

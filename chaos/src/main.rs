@@ -36,10 +36,13 @@ enum Command {
         /// The coordinators to measure.
         #[arg(long, value_enum, default_value = "both")]
         program: Measured,
+        /// Where the clusters keep their records; Patroni has etcd always.
+        #[arg(long, value_enum, default_value = "etcd")]
+        store: Store,
         /// How often each measure is taken.
         #[arg(long, default_value_t = 5)]
         runs: usize,
-        /// Write the page of the book (docs/src/benchmarks.md) too.
+        /// Write the page of the book (docs/src/benchmarks.md or benchmarks-embedded.md) too.
         #[arg(long)]
         write: bool,
     },
@@ -79,7 +82,10 @@ enum Measured {
     Both,
 }
 
-async fn bench(measured: Measured, runs: usize, write: bool) -> anyhow::Result<()> {
+async fn bench(measured: Measured, store: Store, runs: usize, write: bool) -> anyhow::Result<()> {
+    if store == Store::Embedded && measured != Measured::Matriarch {
+        anyhow::bail!("only matriarch has an embedded store: write --program matriarch too");
+    }
     let (programs, only) = match measured {
         Measured::Matriarch => (vec![Program::Matriarch], " --program matriarch"),
         Measured::Patroni => (vec![Program::Patroni], " --program patroni"),
@@ -87,13 +93,18 @@ async fn bench(measured: Measured, runs: usize, write: bool) -> anyhow::Result<(
     };
     let mut all = Vec::new();
     for program in programs {
-        all.push((program, bench::measure(program, runs).await?));
+        all.push((program, bench::measure(program, store, runs).await?));
     }
-    let command = format!("cargo bench-ha{only} --runs {runs}");
-    let page = report::page(&report::table(&all), &command, runs, &setup::tools().await?.postgres);
+    let (on, file) = match store {
+        Store::Etcd => ("", "benchmarks.md"),
+        Store::Embedded => (" --store embedded", "benchmarks-embedded.md"),
+    };
+    let command = format!("cargo bench-ha{on}{only} --runs {runs}");
+    let page = report::page(store, &report::table(&all), &command, runs, &setup::tools().await?.postgres);
     println!("{page}");
     if write {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/benchmarks.md"), page)?;
+        let book = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src"));
+        std::fs::write(book.join(file), page)?;
     }
     Ok(())
 }
@@ -111,8 +122,8 @@ async fn main() -> anyhow::Result<()> {
             }
             if once { demo::once(program, store).await } else { live::watch(program, store).await }
         }
-        Command::Bench { program, runs, write } => tokio::select! {
-            done = bench(program, runs, write) => done,
+        Command::Bench { program, store, runs, write } => tokio::select! {
+            done = bench(program, store, runs, write) => done,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything is being stopped"),
         },
         Command::Load { server, path, connections, seconds } => {

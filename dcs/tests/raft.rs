@@ -13,7 +13,8 @@ mod ground;
 
 use std::time::Duration;
 
-use dcs::{Dcs, Lsn, Moment, RenewError, Status, StoreError};
+use config::StoreConfig;
+use dcs::{BareStore, Dcs, Lsn, Moment, RenewError, Status, StoreError};
 use ground::members::{Members, keys};
 use ground::{Follower, name, view, won};
 use tokio::task::JoinSet;
@@ -261,6 +262,15 @@ async fn members_are_added_and_removed() {
     let rows = members.dcs(stays).store_members().await.unwrap();
     assert!(rows.len() == 3 && rows.iter().all(|row| row.address != gone), "{rows:?}");
     write(&members.dcs(stays), 2).await;
+    // The one that was removed runs on. It knows, says so to whoever asks, and shows nobody a list of its own.
+    let asked = Dcs::embedded(members.get(leader), keys(), Duration::from_millis(500));
+    let end = Moment::now() + Duration::from_secs(10);
+    loop {
+        match asked.store_members().await {
+            Err(StoreError::Unreachable(why)) if why.contains("was removed") => break,
+            other => assert!(Moment::now() < end, "{other:?}"),
+        }
+    }
     let unknown = members.dcs(stays).remove_store_member("127.0.0.9:1", false).await;
     assert!(matches!(&unknown, Err(StoreError::Refused(why)) if why.contains("no member")), "{unknown:?}");
 
@@ -317,6 +327,27 @@ async fn a_lease_outlives_its_holders_deadline() {
         }
     }
     drop(dcs);
+}
+
+/// A renewal is one entry of the log, and a small one.
+#[tokio::test]
+async fn a_renewal_is_one_small_entry() {
+    let members = Members::started(3);
+    let dcs = members.dcs(0);
+    let me = name("n1");
+    let session = dcs.open_session(Duration::from_secs(60)).await.unwrap();
+    won(&dcs, &me, &session).await;
+    let StoreConfig::Raft(config) = members.client() else { panic!("no raft") };
+    let bare = BareStore::new(&config).unwrap();
+    let (keys, revision) = bare.keys(&dcs.keys().prefix()).await.unwrap();
+    let lease = keys.iter().find(|key| key.lease != 0).unwrap().lease;
+    let before = (bare.length().await.unwrap(), bare.renewals(lease).await.unwrap().unwrap());
+    for _ in 0..50 {
+        dcs.renew_session(&session).await.unwrap();
+    }
+    let after = (bare.length().await.unwrap(), bare.renewals(lease).await.unwrap().unwrap());
+    assert_eq!((after.0 - before.0, after.1 - before.1), (50, 50));
+    assert_eq!(bare.keys("/").await.unwrap().1, revision, "a renewal is no revision");
 }
 
 /// An idle store writes nothing but renewals.

@@ -90,8 +90,31 @@ impl BareStore {
     /// # Errors
     /// Never [`StoreError::Unknown`].
     pub async fn granted(&self, lease: i64) -> Result<Option<Duration>, StoreError> {
+        Ok(self.lease(lease).await?.map(|(ttl, _)| Duration::from_millis(ttl)))
+    }
+
+    /// How often a lease was renewed, linearizably; none if it has ended.
+    ///
+    /// # Errors
+    /// Never [`StoreError::Unknown`].
+    pub async fn renewals(&self, lease: i64) -> Result<Option<u64>, StoreError> {
+        Ok(self.lease(lease).await?.map(|(_, renewals)| renewals))
+    }
+
+    async fn lease(&self, lease: i64) -> Result<Option<(u64, u64)>, StoreError> {
         match self.0.ask(Request::Lease { lease }, PATIENCE).await? {
-            Reply::Lease(ttl) => Ok(ttl.map(Duration::from_millis)),
+            Reply::Lease(found) => Ok(found),
+            _ => Err(odd()),
+        }
+    }
+
+    /// How many entries the log has had since the store was founded.
+    ///
+    /// # Errors
+    /// Never [`StoreError::Unknown`].
+    pub async fn length(&self) -> Result<u64, StoreError> {
+        match self.0.ask(Request::Length, PATIENCE).await? {
+            Reply::Length(entries) => Ok(entries),
             _ => Err(odd()),
         }
     }

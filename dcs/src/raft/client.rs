@@ -66,8 +66,8 @@ impl Remote {
                 }
                 Attempt::Answered(Err(StoreError::Unreachable(why))) => format!("{address}: {why}"),
                 Attempt::Answered(answer) => return answer,
-                Attempt::NotSent(LinkError::Password) => {
-                    return Err(StoreError::Auth(format!("{address} {}", LinkError::Password)));
+                Attempt::NotSent(why @ (LinkError::Password | LinkError::Open | LinkError::Sealed)) => {
+                    return Err(StoreError::Auth(format!("{address}: {why}")));
                 }
                 Attempt::NotSent(why) => format!("{address}: {why}"),
                 Attempt::Lost(why) if request.is_repeatable() => format!("{address}: {why}"),

@@ -15,6 +15,7 @@ use super::lease::Countdown;
 use super::log::{Log, LogError};
 use super::logger;
 use super::machine::Machine;
+use super::members::REMOVED;
 use super::pending::{Answer, Pending, Reading, Waiting};
 use super::request::{Reply, Request};
 use super::wire::{Input, Wire};
@@ -237,16 +238,23 @@ impl Drive {
 
     /// Takes a request of a client of this member.
     pub fn request(&mut self, request: Request, end: Moment, reply: Answer) {
+        if self.is_removed() {
+            let _ = reply.send(Err(StoreError::Unreachable(REMOVED.to_owned())));
+            return;
+        }
         let what = match request {
             Request::Run(What::Commit(txn)) if txn.then.is_empty() => {
                 return self.pending.read(Reading { request: Request::Look(txn), reply, end });
             }
             Request::Run(what) => what,
-            Request::Load { .. } | Request::Look(_) | Request::Lease { .. } => {
+            Request::Load { .. } | Request::Look(_) | Request::Lease { .. } | Request::Length => {
                 return self.pending.read(Reading { request, reply, end });
             }
             Request::Members => {
-                let _ = reply.send(Ok(Reply::Members(self.members())));
+                // A member that joins knows nobody yet: another one is to be asked.
+                let nobody = || StoreError::Unreachable("this member does not know the store yet".to_owned());
+                let members = Some(self.members()).filter(|members| !members.is_empty());
+                let _ = reply.send(members.map(Reply::Members).ok_or_else(nobody));
                 return;
             }
             Request::Introduce | Request::Watch { .. } => {
@@ -369,7 +377,8 @@ impl Drive {
             let _ = reply.send(match request {
                 Request::Load { prefix } => Ok(Reply::Loaded(self.machine.load(&prefix))),
                 Request::Look(txn) => Ok(Reply::Committed(self.machine.look(&txn))),
-                Request::Lease { lease } => Ok(Reply::Lease(self.machine.granted(lease))),
+                Request::Lease { lease } => Ok(Reply::Lease(self.machine.lease(lease))),
+                Request::Length => Ok(Reply::Length(self.applied)),
                 _ => Err(StoreError::Refused("this is no read".to_owned())),
             });
         }

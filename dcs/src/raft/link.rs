@@ -39,6 +39,14 @@ pub(super) enum LinkError {
     #[error("it does not know the password of the embedded store (raft.password), or it is no member")]
     Password,
     #[error(
+        "it has a password of the embedded store (raft.password) and this program has none: write the same for all"
+    )]
+    Open,
+    #[error(
+        "it has no password of the embedded store (raft.password) and this member has one: write the same for all"
+    )]
+    Sealed,
+    #[error(
         "it speaks version {0} of the embedded store's protocol, and this program speaks version {VERSION}"
     )]
     Version(u32),
@@ -61,6 +69,8 @@ pub(super) struct Hello {
     pub member: u64,
     /// Where members reach the one who speaks.
     pub address: String,
+    /// Whether there is a password.
+    sealed: bool,
     nonce: Vec<u8>,
 }
 
@@ -198,6 +208,7 @@ impl Security {
     /// Both say hello; then, under a password, the one who connected proves that it knows it, then the other.
     /// The proofs and the keys of the connection depend on both hellos, so that none fits anywhere else.
     async fn shake(&self, mut stream: Box<dyn Stream>, us: Hello, first: bool) -> Result<Link, LinkError> {
+        let us = Hello { sealed: self.secret.is_some(), ..us };
         let ours = serde_json::to_vec(&us).unwrap_or_default();
         let mut plain = Seals::default();
         frame::write(&mut stream, &mut plain, &ours).await?;
@@ -206,6 +217,11 @@ impl Security {
             .map_err(|_| FrameError::Garbage("it does not begin as a member or client would".to_owned()))?;
         if them.matriarch != VERSION {
             return Err(LinkError::Version(them.matriarch));
+        }
+        match (us.sealed, them.sealed) {
+            (false, true) => return Err(LinkError::Open),
+            (true, false) => return Err(LinkError::Sealed),
+            (true, true) | (false, false) => {}
         }
         let (one, other) = if first { (&ours, &theirs) } else { (&theirs, &ours) };
         let keys = self.secret.as_ref().map(|secret| Keys::new(secret, one, other));
@@ -271,7 +287,7 @@ impl Hello {
         let mut nonce = vec![0; 32];
         let random = SystemRandom::new().fill(&mut nonce);
         random.map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
-        Ok(Self { matriarch: VERSION, cluster, member, address, nonce })
+        Ok(Self { matriarch: VERSION, cluster, member, address, sealed: false, nonce })
     }
 }
 

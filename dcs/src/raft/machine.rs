@@ -164,9 +164,9 @@ impl Machine {
         self.leases.iter().map(|(lease, kept)| (*lease, kept.generation, kept.ttl))
     }
 
-    /// The time to live that a lease was granted with, in milliseconds.
-    pub fn granted(&self, lease: i64) -> Option<u64> {
-        self.leases.get(&lease).map(|kept| kept.ttl)
+    /// A lease's time to live in milliseconds, and how often it was renewed.
+    pub fn lease(&self, lease: i64) -> Option<(u64, u64)> {
+        self.leases.get(&lease).map(|kept| (kept.ttl, kept.generation))
     }
 
     /// Everything below a prefix.

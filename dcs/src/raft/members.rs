@@ -14,7 +14,16 @@ const BEHIND: u64 = 16;
 /// How long a request to remove a member is remembered.
 const FORGET: Duration = Duration::from_secs(60);
 
+/// What a member that was removed is told, and says.
+pub(super) const REMOVED: &str = "this member was removed from the embedded store; to let it come back, stop it, move its data_dir \
+                                  away, run matriarchctl store add with its address, and start it";
+
 impl Drive {
+    /// Whether this member knows that it is none any more.
+    pub fn is_removed(&self) -> bool {
+        self.machine.removed.contains(&self.wire.member)
+    }
+
     /// What the leader does about the members at every tick.
     pub fn tend(&mut self, now: Moment) -> Result<(), DriveError> {
         if self.raw.raft.has_pending_conf() {

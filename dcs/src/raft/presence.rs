@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use super::StoreMember;
 use super::drive::Drive;
+use super::members::REMOVED;
 use super::ring::{LOST, Presence};
 use crate::Moment;
 
 /// How often to say that there is no quorum.
 const SAY: Duration = Duration::from_secs(10);
+/// How often to say that this member was removed.
+const REMIND: Duration = Duration::from_secs(60);
 
 impl Drive {
     /// Tells the connections who the members are.
@@ -19,6 +22,15 @@ impl Drive {
 
     /// Tells watchers and the log whether there is a leader.
     pub fn tell_presence(&mut self, now: Moment) {
+        if self.is_removed() {
+            // Nobody tells it anything any more, not even that there is another leader.
+            self.wire.ring.set_presence(Presence::Lost);
+            if self.said.is_none_or(|said| now.since(said) >= REMIND) {
+                self.said = Some(now);
+                tracing::error!("{REMOVED}");
+            }
+            return;
+        }
         if self.raw.raft.leader_id != raft::INVALID_ID {
             if self.said.take().is_some() {
                 tracing::info!("the embedded store has a quorum again");
@@ -32,9 +44,6 @@ impl Drive {
             return;
         }
         self.wire.ring.set_presence(Presence::Lost);
-        if self.machine.removed.contains(&self.wire.member) {
-            return;
-        }
         if self.said.is_none_or(|said| now.since(said) >= SAY) && !self.machine.members.is_empty() {
             self.said = Some(now);
             let name = |member: &u64| self.machine.members.get(member).cloned().unwrap_or_default();

@@ -15,8 +15,10 @@ pub(super) enum Request {
     Load { prefix: String },
     /// A transaction without writes, linearizably.
     Look(Txn),
-    /// The time to live that a lease was granted with, linearizably.
+    /// A lease as it stands, linearizably.
     Lease { lease: i64 },
+    /// How long the log is.
+    Length,
     /// A command for the log.
     Run(What),
     /// Who the members are, as far as the one asked knows.
@@ -33,8 +35,10 @@ pub(super) enum Reply {
     Loaded(Snapshot),
     Committed(Committed),
     Done,
-    /// Milliseconds; none if there is no such lease.
-    Lease(Option<u64>),
+    /// Its ttl in milliseconds and how often it was renewed; none if there is no such lease.
+    Lease(Option<(u64, u64)>),
+    /// Entries since the store was founded.
+    Length(u64),
     Members(Vec<StoreMember>),
     Introduced(Introduction),
 }
@@ -66,6 +70,7 @@ impl Request {
             Self::Load { .. }
             | Self::Look(_)
             | Self::Lease { .. }
+            | Self::Length
             | Self::Members
             | Self::Introduce
             | Self::Watch { .. } => true,

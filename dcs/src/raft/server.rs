@@ -1,7 +1,9 @@
 //! The connections that others make to this member: members that talk raft, and clients that ask.
 //! Whoever sends what they must not is cut off with one line in the log.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -10,11 +12,14 @@ use tokio::task::JoinSet;
 
 use super::frame::{Frame, FrameError, Word};
 use super::link::{Hello, Link, LinkError, Receiver};
+use super::members::REMOVED;
 use super::request::{Reply, Request};
 use super::wire::{Input, Wire};
 use crate::Moment;
 use crate::store::{Batch, StoreError};
 
+/// The same complaint about the same address is not repeated for this long.
+const AGAIN: Duration = Duration::from_secs(30);
 /// How many connections are served at once.
 const MOST: usize = 256;
 /// A connection on which nothing comes for this long is closed.
@@ -27,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Serves everybody who connects.
 pub(super) async fn serve(wire: Arc<Wire>, listener: TcpListener) {
     let room = Arc::new(Semaphore::new(MOST));
+    let said = Arc::default();
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -46,12 +52,28 @@ pub(super) async fn serve(wire: Arc<Wire>, listener: TcpListener) {
             continue;
         };
         let wire = Arc::clone(&wire);
+        let said = Arc::clone(&said);
         tasks.spawn(async move {
             if let Err(error) = talk(&wire, tcp).await {
-                tracing::warn!("a connection to the embedded store from {from} was ended: {error}");
+                complain(&said, from.ip(), &error.to_string());
             }
             drop(place);
         });
+    }
+}
+
+/// When each complaint about somebody was said.
+type Said = Mutex<BTreeMap<(IpAddr, String), Moment>>;
+
+/// Whoever is turned away tries again and again: the same is said of them once in a while.
+fn complain(said: &Said, from: IpAddr, why: &str) {
+    let now = Moment::now();
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    said.retain(|_, when| now.since(*when) < AGAIN);
+    let complaint = (from, why.to_owned());
+    if said.len() < MOST && !said.contains_key(&complaint) {
+        said.insert(complaint, now);
+        tracing::warn!("a connection to the embedded store from {from} was ended: {why}");
     }
 }
 
@@ -95,11 +117,7 @@ fn unwelcome(wire: &Wire, them: &Hello) -> Option<String> {
         ));
     }
     if wire.is_removed(them.member) {
-        return Some(
-            "this member was removed from the embedded store; to let it come back, stop it, move its data_dir away, \
-             run matriarchctl store add with its address, and start it"
-                .to_owned(),
-        );
+        return Some(REMOVED.to_owned());
     }
     let known = wire.others.borrow().get(&them.member).cloned();
     known.filter(|known| *known != them.address).map(|known| {
@@ -129,6 +147,8 @@ impl Caller<'_> {
             }
             let input = match frame {
                 Frame::Ping => continue,
+                // It is told why when it connects again.
+                Frame::Raft(_) if self.wire.is_removed(self.them.member) => return Ok(()),
                 Frame::Raft(message) => {
                     let ours = self.wire.introduction.borrow().cluster;
                     if self.them.member == 0
