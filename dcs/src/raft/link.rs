@@ -34,6 +34,11 @@ pub(super) enum LinkError {
     Frame(#[from] FrameError),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error(
+        "the certificates do not fit ({0}): raft.cacert, raft.cert and raft.key must be of one authority on every member, and \
+         each cert must name its member's host"
+    )]
+    Certificate(String),
     #[error("no answer within {0:?}")]
     Silent(Duration),
     #[error("it does not know the password of the embedded store (raft.password), or it is no member")]
@@ -57,6 +62,18 @@ pub(super) enum LinkError {
     Cluster { ours: u64, theirs: u64 },
     #[error("it refused: {0}")]
     Refused(String),
+}
+
+impl LinkError {
+    /// What TLS has to complain of is a matter of certificates; it shows as an error of the stream, at the first read
+    /// if the other side did not like ours.
+    fn judged(self) -> Self {
+        let (Self::Io(error) | Self::Frame(FrameError::Io(error))) = &self else { return self };
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(complaint) => Self::Certificate(complaint.to_string()),
+            None => self,
+        }
+    }
 }
 
 /// What each side says first.
@@ -189,7 +206,8 @@ impl Security {
             };
             self.shake(stream, us, true).await
         };
-        tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| LinkError::Silent(HANDSHAKE))?
+        let connected = tokio::time::timeout(HANDSHAKE, connecting).await;
+        connected.map_err(|_| LinkError::Silent(HANDSHAKE))?.map_err(LinkError::judged)
     }
 
     /// Takes a connection that somebody made.
@@ -202,7 +220,8 @@ impl Security {
             };
             self.shake(stream, us, false).await
         };
-        tokio::time::timeout(HANDSHAKE, accepting).await.map_err(|_| LinkError::Silent(HANDSHAKE))?
+        let accepted = tokio::time::timeout(HANDSHAKE, accepting).await;
+        accepted.map_err(|_| LinkError::Silent(HANDSHAKE))?.map_err(LinkError::judged)
     }
 
     /// Both say hello; then, under a password, the one who connected proves that it knows it, then the other.
