@@ -4,7 +4,6 @@
 
 pub mod access;
 mod answer;
-mod belief;
 mod body;
 mod change;
 pub mod client;

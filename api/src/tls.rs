@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use config::{Ctl, VerifyClient};
+use dcs::belief::{Clients, Servers};
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-
-use crate::belief::{Clients, Servers};
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@
 
 mod authority;
 mod backend;
+pub mod belief;
 mod cluster;
 mod connect;
 mod etcd;

@@ -350,6 +350,32 @@ async fn certificates_are_checked_both_ways() {
     assert!(refused.to_string().contains("/nowhere/ca.pem"), "{refused}");
 }
 
+/// P041: one self-signed certificate that is authority and server at once, as `openssl req -x509` makes it, is believed
+/// where the configuration names it, under its own name only.
+#[tokio::test]
+async fn a_self_signed_certificate_is_believed_where_it_is_named() {
+    for is_ours in [true, false] {
+        let mut server = Server::new("https", &[]);
+        let file = |name: &str| server.path(name);
+        let name = if is_ours { server.host().to_owned() } else { "elsewhere.example".to_owned() };
+        let mut params = rcgen::CertificateParams::new(vec![name]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pair = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(file("self.pem"), params.self_signed(&pair).unwrap().pem()).unwrap();
+        std::fs::write(file("self.key"), pair.serialize_pem()).unwrap();
+        let config = EtcdConfig { cacert: Some(file("self.pem")), ..settings(&[&server.url], false) };
+        let (cert, key) = (file("self.pem"), file("self.key"));
+        server.add_args(&["--cert-file", cert.to_str().unwrap(), "--key-file", key.to_str().unwrap()]);
+        server.start();
+        if is_ours {
+            write(&connect(config, PATIENCE).await, 1).await;
+        } else {
+            let refused = connect(config, Duration::from_secs(1)).await.load().await.unwrap_err();
+            assert!(refused.to_string().contains("not valid for"), "{refused}");
+        }
+    }
+}
+
 /// P043: every way in which a file may say where etcd is (`srv` is tested beside its code).
 #[tokio::test]
 async fn every_form_of_address_connects() {

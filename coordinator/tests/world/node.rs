@@ -140,7 +140,7 @@ impl Node {
 
     pub fn running(&self, now: Moment) -> Option<Running> {
         let dir = self.server.dir.as_ref().filter(|_| self.server.answers())?;
-        let standby = (!self.server.primary).then(|| Standby {
+        let standby = (!self.server.primary).then_some(Standby {
             received: Some(Lsn(dir.wal.end)),
             replayed: Lsn(dir.wal.end),
             streaming: self.server.streaming,

@@ -3,19 +3,26 @@
 //! as soon as the old connection ends (F84).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{EtcdConfig, Secret};
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use etcd_client::{Client, ConnectOptions, Error};
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
+use super::channel;
 use super::outcome::wants_no_login;
+use crate::belief::Servers;
 use crate::store::StoreError;
 
 /// Longest wait for a connection to one server.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// etcd ends connections that ping more often than every 5 s (`--grpc-keepalive-min-time`).
-const PING_EVERY: Duration = Duration::from_secs(6);
-const PING_WAIT: Duration = Duration::from_millis(1500);
+pub(super) const PING_EVERY: Duration = Duration::from_secs(6);
+pub(super) const PING_WAIT: Duration = Duration::from_millis(1500);
 
 /// Where distributions keep the authorities that everybody trusts.
 const SYSTEM_AUTHORITIES: [&str; 3] =
@@ -50,42 +57,72 @@ impl Access {
 
     /// A client for one server. Without a user nothing is sent yet.
     pub async fn connect(&self, url: &str) -> Result<Client, Failed> {
-        let mut options = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .with_connect_timeout(CONNECT)
             .with_keep_alive(PING_EVERY, PING_WAIT)
             .with_keep_alive_while_idle(false)
             .with_require_leader(true);
-        if url.starts_with("https://") {
-            options = options.with_tls(self.tls().await.map_err(Failed::Settings)?);
-        }
         let Some((name, password)) = &self.user else {
-            return Client::connect([url], Some(options)).await.map_err(Failed::Etcd);
+            return self.open(url, options).await;
         };
         let with_user = options.clone().with_user(name, password.reveal()).with_auto_token_refresh(true);
-        match Client::connect([url], Some(with_user)).await {
-            Err(error) if wants_no_login(&error) => {
+        match self.open(url, with_user).await {
+            Err(Failed::Etcd(error)) if wants_no_login(&error) => {
                 tracing::warn!(
                     "etcd at {url} has authentication disabled: our user and password are not used"
                 );
-                Client::connect([url], Some(options)).await.map_err(Failed::Etcd)
+                self.open(url, options).await
             }
-            done => done.map_err(Failed::Etcd),
+            done => done,
         }
     }
 
-    async fn tls(&self) -> Result<TlsOptions, StoreError> {
-        let mut tls = TlsOptions::new();
+    async fn open(&self, url: &str, options: ConnectOptions) -> Result<Client, Failed> {
+        if !url.starts_with("https://") {
+            return Client::connect([url], Some(options)).await.map_err(Failed::Etcd);
+        }
+        let tls = self.tls().map_err(|why| Failed::Settings(StoreError::Settings(why)))?;
+        let channel =
+            channel::over_tls(url, tls).map_err(|why| Failed::Settings(StoreError::Settings(why)))?;
+        Client::from_channel(channel, Some(options)).await.map_err(Failed::Etcd)
+    }
+
+    fn tls(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authority = match &self.cacert {
             Some(path) => Some(path.as_path()),
             None => SYSTEM_AUTHORITIES.iter().map(Path::new).find(|path| path.exists()),
         };
-        if let Some(path) = authority {
-            tls = tls.ca_certificate(Certificate::from_pem(pem(path).await?));
+        let trusted = authority.map(certificates).transpose()?.unwrap_or_default();
+        let mut roots = RootCertStore::empty();
+        let (known, _) = roots.add_parsable_certificates(trusted.iter().cloned());
+        if known == 0 {
+            return Err(match &self.cacert {
+                Some(path) => format!("{} holds no certificate that could sign etcd's", path.display()),
+                None => {
+                    "this host trusts no authority: name the one that signed etcd's certificate as cacert"
+                        .into()
+                }
+            });
         }
-        if let Some((cert, key)) = &self.identity {
-            tls = tls.identity(Identity::from_pem(pem(cert).await?, pem(key).await?));
-        }
-        Ok(tls)
+        let chain = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+        let believed = Servers {
+            chain: Some(chain.map_err(|error| error.to_string())?),
+            trusted,
+            is_name_checked: true,
+            provider: provider.clone(),
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(believed));
+        let Some((cert, key)) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let private = PrivateKeyDer::from_pem_file(key)
+            .map_err(|error| format!("cannot read {}: {error}", key.display()))?;
+        builder
+            .with_client_auth_cert(certificates(cert)?, private)
+            .map_err(|error| format!("{} and its key cannot be used: {error}", cert.display()))
     }
 }
 
@@ -95,7 +132,8 @@ pub(super) enum Failed {
     Etcd(Error),
 }
 
-async fn pem(path: &Path) -> Result<Vec<u8>, StoreError> {
-    let read = tokio::fs::read(path).await;
-    read.map_err(|error| StoreError::Settings(format!("cannot read {}: {error}", path.display())))
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

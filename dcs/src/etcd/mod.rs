@@ -6,6 +6,7 @@
 
 mod access;
 mod attempts;
+mod channel;
 mod keep;
 mod outcome;
 mod pool;

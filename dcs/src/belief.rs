@@ -1,6 +1,6 @@
 //! Which certificates are believed, beyond what rustls decides: a server's name may be unchecked, as
 //! between Patroni's members, and a certificate that is itself in the trusted file may be shown, as
-//! OpenSSL allows. It reads no file and weakens no other check.
+//! OpenSSL allows. Used towards etcd here, and for REST. It reads no file and weakens no other check.
 
 use std::sync::Arc;
 
