@@ -22,6 +22,8 @@ pub struct CtlConfig {
     pub namespace: String,
     /// The store.
     pub store: StoreConfig,
+    /// A second store, to or from which the cluster moves.
+    pub second_store: Option<StoreConfig>,
     /// How REST interfaces are called.
     pub ctl: Ctl,
     /// The REST interface of the node whose file this is, as a URL without a path.
@@ -73,6 +75,7 @@ pub fn load_ctl(
         namespace: read::text(&tree, "namespace").unwrap_or_else(|| "service".to_owned()),
         store: StoreConfig::from_tree(&tree, &mut problems)
             .unwrap_or_else(|| StoreConfig::on_this_machine(&mut problems)),
+        second_store: StoreConfig::second(&tree, &mut problems),
         ctl: Ctl::from_tree(&tree),
         own_api: own_api(&tree),
         warnings: Vec::new(),
@@ -116,6 +119,7 @@ impl CtlConfig {
             self.namespace = format!("/{namespace}");
         }
         self.store = self.store.at(format!("http://{address}"));
+        self.second_store = None;
         Ok(())
     }
 }

@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub namespace: String,
     /// The store.
     pub store: Option<StoreConfig>,
+    /// A second store, to or from which the cluster moves.
+    pub second_store: Option<StoreConfig>,
     /// The REST interface.
     pub restapi: RestApi,
     /// How REST interfaces are called from here.
@@ -111,6 +113,7 @@ impl NodeConfig {
             }
         }
         let store = StoreConfig::from_tree(tree, problems);
+        let second_store = StoreConfig::second(tree, problems);
         if store.is_none() && !StoreConfig::is_another(tree) {
             problems.push(Problem::warning(
                 &Place::Missing,
@@ -134,6 +137,7 @@ impl NodeConfig {
             scope: scope?,
             namespace,
             store,
+            second_store,
             restapi: RestApi::from_tree(tree, listen, connect_address),
             ctl: Ctl::from_tree(tree),
             bootstrap,

@@ -88,8 +88,8 @@ impl StoreConfig {
             problems.push(Problem::warning(
                 &tree.place_of("raft"),
                 "raft",
-                "is ignored, because this file also has a section for etcd",
-                "remove the one that is not meant",
+                "names a second store beside etcd, which is for moving between them: the cluster's records say which is in use",
+                "remove the one that the cluster does not live in, unless it is about to move (matriarchctl store move)",
             ));
         }
         match section {
@@ -99,6 +99,29 @@ impl StoreConfig {
                 RaftConfig::single(tree).map(Self::Raft)
             }
             None => None,
+        }
+    }
+
+    /// The store that the file names beside the first: the embedded one beside etcd. Between the two a cluster moves.
+    pub(crate) fn second(tree: &Node, problems: &mut Vec<Problem>) -> Option<Self> {
+        if ["etcd3", "etcd"].into_iter().all(|key| tree.get(key).is_none()) {
+            return None;
+        }
+        match tree.get("raft") {
+            Some(_) => Some(Self::Raft(RaftConfig::from_tree(tree, problems))),
+            None if read::boolean(tree, "matriarch.single", false) => {
+                RaftConfig::single(tree).map(Self::Raft)
+            }
+            None => None,
+        }
+    }
+
+    /// The section that describes it: what a store is called where clusters move between stores.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "etcd3",
+            Self::Raft(_) => "raft",
         }
     }
 

@@ -5,7 +5,7 @@ use crate::local::Process;
 use crate::observation::{Observation, Standing, Wish};
 use crate::past::Past;
 use crate::reason::Reason;
-use crate::{busy, election, leader, offline, paused, replica, request};
+use crate::{busy, election, leader, moving, offline, paused, replica, request};
 
 /// Decides what this node does next.
 #[must_use]
@@ -47,5 +47,6 @@ fn judge(seen: &Observation, past: Past) -> Decision {
         Standing::Orphaned => leader::adopt(seen, past),
         Standing::Theirs(name) => replica::decide(seen, past, &name),
         Standing::Vacant => election::decide(seen, past),
+        Standing::Moving(to) => moving::decide(seen, past, to),
     }
 }

@@ -19,6 +19,7 @@ mod fresh;
 mod handover;
 mod leader;
 mod local;
+mod moving;
 mod observation;
 mod offline;
 mod past;
@@ -36,7 +37,7 @@ pub use local::{
     Control, ControlState, Data, Postgres, Process, Running, Slot, Standby, Unfinished, Upstream,
 };
 pub use observation::{
-    Asked, Bootstrap, Consent, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair, Request,
+    Arrival, Asked, Bootstrap, Consent, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair, Request,
     Standing, Store, Wish,
 };
 pub use past::{Intent, Past, Setback};

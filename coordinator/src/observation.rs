@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
-use dcs::{ClusterView, Epoch, Lsn, Moment, Revision, Timeline};
+use dcs::{ClusterView, Epoch, Lsn, Moment, Passage, Revision, Stand, Timeline};
 
 use crate::local::{Data, Postgres, Process, Running, Standby};
 
@@ -28,6 +28,8 @@ pub struct Observation {
     pub lease: Option<Held>,
     /// The last epoch that this node gave up itself.
     pub released: Option<Epoch>,
+    /// Which store this node may open, if the cluster has moved to it and nobody leads there yet.
+    pub arrival: Option<Arrival>,
     /// The local Postgres.
     pub postgres: Postgres,
     /// The data directory.
@@ -119,6 +121,15 @@ pub struct Held {
     pub soft: Moment,
     /// After this moment nothing of the instance runs.
     pub hard: Moment,
+}
+
+/// The old store of a cluster that moves is seen closed: this node may lead in the new one, from a moment on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Which move it is ([`Passage`]).
+    pub passage: Passage,
+    /// When the authority of the leader that closed the old store has certainly ended.
+    pub from: Moment,
 }
 
 /// A job that runs.
@@ -247,6 +258,8 @@ pub enum Standing {
     Theirs(NodeName),
     /// Nobody holds it.
     Vacant,
+    /// The cluster is between two stores: to the one that this section of the configuration names.
+    Moving(String),
 }
 
 impl Observation {
@@ -267,12 +280,26 @@ impl Observation {
     #[must_use]
     pub fn standing_of_key(&self) -> Standing {
         let Some(view) = &self.store.view else { return Standing::Unknown };
+        if let Some(stand) = &view.passage {
+            return self.standing_between(stand);
+        }
         match &view.leader {
             None => Standing::Vacant,
             Some(leader) if leader.name != self.me.name => Standing::Theirs(leader.name.clone()),
             // Our own release is on its way through the watch.
             Some(leader) if Some(leader.epoch) == self.released => Standing::Vacant,
             Some(_) => Standing::Orphaned,
+        }
+    }
+
+    /// Between two stores nobody leads, until one may open the new one.
+    fn standing_between(&self, stand: &Stand) -> Standing {
+        let opens = |arrival: &Arrival| {
+            matches!(stand, Stand::Arriving(passage) if *passage == arrival.passage) && self.now >= arrival.from
+        };
+        match self.arrival.as_ref().is_some_and(opens) {
+            true => Standing::Vacant,
+            false => Standing::Moving(stand.passage().to.clone()),
         }
     }
 
@@ -284,6 +311,8 @@ impl Observation {
             return false;
         }
         match &self.store.view {
+            // It closed the old store itself: what it was granted there ends by itself, and nobody opens the new one sooner.
+            Some(view) if view.passage.as_ref().is_some_and(|stand| stand.passage().leader == self.me.name) => true,
             Some(view) if self.store.reachable && view.revision >= held.revision => view
                 .leader
                 .as_ref()

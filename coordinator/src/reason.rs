@@ -162,6 +162,8 @@ pub enum Reason {
     CannotRejoin(String),
     /// Rejoining failed lately.
     RejoinFailed(String),
+    /// The cluster is between two stores, and nobody leads in either.
+    Moving(String),
     // operators
     /// Paused.
     Paused,
@@ -261,6 +263,7 @@ impl fmt::Display for Reason {
             Self::RecoverFirst => f.write_str("doing crash recovery in single-user mode before comparing histories"),
             Self::CannotRejoin(why) => write!(f, "cannot rejoin: {why}"),
             Self::RejoinFailed(why) => write!(f, "rejoining failed and will be tried again: {why}"),
+            Self::Moving(to) => write!(f, "the cluster moves to the store of the section {to}: nobody leads until it is open there"),
             Self::Paused => f.write_str("PAUSE: no action"),
             Self::PausedTakeLease => f.write_str("PAUSE: acquiring the free lease, I am the primary"),
             Self::PausedReleaseLease => f.write_str("PAUSE: releasing the lease, I am not a primary"),

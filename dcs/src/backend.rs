@@ -35,6 +35,18 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// Reads as [`Store::load`] does, past the faults that a test planted.
+    pub async fn undisturbed(&self, prefix: &str, patience: Patience) -> Result<Snapshot, StoreError> {
+        match self {
+            Self::FaultyEtcd(faulty) => faulty.store.load(prefix, patience).await,
+            Self::FaultyMemory(faulty) => faulty.store.load(prefix, patience).await,
+            Self::FaultyRaft(faulty) => faulty.store.load(prefix, patience).await,
+            plain => plain.load(prefix, patience).await,
+        }
+    }
+}
+
 impl Store for Backend {
     async fn load(&self, prefix: &str, patience: Patience) -> Result<Snapshot, StoreError> {
         match self {

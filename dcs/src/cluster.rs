@@ -3,8 +3,8 @@
 //! for this node is not known here.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use config::NodeName;
@@ -12,10 +12,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::backend::Backend;
+use crate::home::Home;
 use crate::keys::{Keys, Place};
 use crate::lease::Session;
 use crate::retry::Pauses;
-use crate::store::{Committed, Condition, Patience, Store, StoreError, Txn, Write};
+use crate::store::{Committed, Condition, Patience, StoreError, Txn, Write};
 use crate::view::{ClusterView, Failover, HistoryRow, Initialize, Member, Revision, Status, SyncState};
 use crate::{Lsn, Moment, Seen, SystemId, text};
 
@@ -24,7 +25,9 @@ use crate::{Lsn, Moment, Seen, SystemId, text};
 pub struct Dcs(Arc<Inner>);
 
 struct Inner {
-    backend: Backend,
+    home: RwLock<Arc<Home>>,
+    /// How often the cluster was found in another store.
+    moves: watch::Sender<u64>,
     keys: Keys,
     /// Milliseconds.
     patience: AtomicU64,
@@ -34,7 +37,9 @@ struct Inner {
 impl Dcs {
     pub(crate) fn over(backend: Backend, keys: Keys, patience: Duration) -> Self {
         let seen = watch::Sender::new(Seen::default());
-        let dcs = Self(Arc::new(Inner { backend, keys, patience: AtomicU64::new(0), seen }));
+        let home = Arc::new(Home::new(backend, keys.path(&Place::Generation), keys.prefix()));
+        let (home, moves) = (RwLock::new(home), watch::Sender::new(0));
+        let dcs = Self(Arc::new(Inner { home, moves, keys, patience: AtomicU64::new(0), seen }));
         dcs.set_patience(patience);
         dcs
     }
@@ -42,6 +47,19 @@ impl Dcs {
     /// Changes the bound on every verb but renewals (`retry_timeout`).
     pub fn set_patience(&self, patience: Duration) {
         self.0.patience.store(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// From now on the records are those in the store of `to`: for all clones, and for whoever follows.
+    /// A request under way ends in the store that it began in.
+    pub fn relocate(&self, to: &Dcs) {
+        let home = to.home();
+        *self.0.home.write().unwrap_or_else(PoisonError::into_inner) = home;
+        self.0.moves.send_modify(|moves| *moves += 1);
+    }
+
+    /// Tells of each [`Dcs::relocate`].
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.0.moves.subscribe()
     }
 
     /// Where this cluster's records live.
@@ -56,7 +74,7 @@ impl Dcs {
     /// Never [`StoreError::Unknown`].
     pub async fn load(&self) -> Result<ClusterView, StoreError> {
         let sent = Moment::now();
-        let snapshot = self.0.backend.load(&self.0.keys.prefix(), self.patience()).await?;
+        let snapshot = self.home().load(&self.0.keys.prefix(), self.patience()).await?;
         self.touch(sent);
         Ok(text::view(&self.0.keys, &snapshot.records, snapshot.revision))
     }
@@ -285,7 +303,7 @@ impl Dcs {
 
     pub(crate) async fn commit_within(&self, txn: &Txn, patience: Patience) -> Result<Committed, StoreError> {
         let sent = Moment::now();
-        let done = self.0.backend.commit(txn, patience).await;
+        let done = self.home().commit(txn, patience).await;
         if matches!(done, Ok(_) | Err(StoreError::Refused(_) | StoreError::LeaseGone | StoreError::NoSpace)) {
             self.touch(sent);
         }
@@ -317,8 +335,8 @@ impl Dcs {
         self.0.keys.path(place)
     }
 
-    pub(crate) fn backend(&self) -> &Backend {
-        &self.0.backend
+    pub(crate) fn home(&self) -> Arc<Home> {
+        Arc::clone(&self.0.home.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn seen(&self) -> &watch::Sender<Seen> {

@@ -63,7 +63,7 @@ impl Dcs {
     /// # Errors
     /// [`StoreError::Refused`] if the store is another one.
     pub async fn store_members(&self) -> Result<Vec<StoreMember>, StoreError> {
-        self.backend().raft()?.members(self.patience()).await
+        self.home().backend().raft()?.members(self.patience()).await
     }
 
     /// Lets a member at an address join the embedded store that it does not know yet; it joins when it is started
@@ -72,7 +72,7 @@ impl Dcs {
     /// # Errors
     /// [`StoreError::Unknown`] if the outcome is not known; asking again is safe.
     pub async fn admit_store_member(&self, address: &Address) -> Result<(), StoreError> {
-        self.backend().raft()?.admit(&address.to_string(), self.patience()).await
+        self.home().backend().raft()?.admit(&address.to_string(), self.patience()).await
     }
 
     /// Removes a member, by its address or identity, from the embedded store for good. Refused if fewer members
@@ -81,7 +81,7 @@ impl Dcs {
     /// # Errors
     /// [`StoreError::Refused`] with the reason; [`StoreError::Unknown`] if the outcome is not known: ask who is left.
     pub async fn remove_store_member(&self, member: &str, force: bool) -> Result<(), StoreError> {
-        self.backend().raft()?.expel(member, force, self.patience()).await
+        self.home().backend().raft()?.expel(member, force, self.patience()).await
     }
 
     /// A cluster in a store in memory, for tests and simulations.

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::cluster::Dcs;
+use crate::home::Home;
 use crate::retry::Pauses;
-use crate::store::{Batch, Event, Patience, Record, Snapshot, Store, StoreError};
+use crate::store::{Batch, Event, Patience, Record, Snapshot, StoreError};
 use crate::view::ClusterView;
 use crate::{Moment, Revision, text};
 
@@ -114,13 +115,26 @@ impl Dcs {
     }
 
     async fn follow_on(&self) {
+        let mut moves = self.moves();
+        loop {
+            moves.borrow_and_update();
+            tokio::select! {
+                () = Box::pin(self.follow_at(self.home())) => {}
+                // The sender lives as long as we do.
+                _ = moves.changed() => tracing::info!("the cluster is followed in another store from here"),
+            }
+        }
+    }
+
+    /// Follows in one store.
+    async fn follow_at(&self, home: Arc<Home>) {
         let mut pauses = Pauses::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut fold: Option<Fold> = None;
         let mut said = None;
         loop {
             let sent = Moment::now();
             let failed = match fold.take() {
-                None => match self.backend().load(&self.keys().prefix(), Patience::within(OPENING)).await {
+                None => match home.load(&self.keys().prefix(), Patience::within(OPENING)).await {
                     Ok(snapshot) => {
                         let listed = Fold::new(snapshot);
                         self.publish(&listed, sent);
@@ -129,7 +143,7 @@ impl Dcs {
                     }
                     Err(error) => error,
                 },
-                Some(mut current) => match self.watch_on(&mut current, &mut pauses).await {
+                Some(mut current) => match self.watch_on(&home, &mut current, &mut pauses).await {
                     gap @ StoreError::Gap(_) => {
                         tracing::debug!("reading the store again: {gap}");
                         continue;
@@ -147,11 +161,11 @@ impl Dcs {
 
     /// Opens the watch and folds until it breaks; returns why.
     /// A watch that stood is opened again once before the store counts as lost.
-    async fn watch_on(&self, fold: &mut Fold, pauses: &mut Pauses) -> StoreError {
+    async fn watch_on(&self, home: &Arc<Home>, fold: &mut Fold, pauses: &mut Pauses) -> StoreError {
         loop {
             let sent = Moment::now();
             let from = Revision(fold.revision + 1);
-            let opened = self.backend().watch(&self.keys().prefix(), from, Patience::within(OPENING)).await;
+            let opened = home.watch(&self.keys().prefix(), from, Patience::within(OPENING)).await;
             let mut watch = match opened {
                 Ok(watch) => watch,
                 Err(error) => return error,

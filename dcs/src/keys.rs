@@ -36,6 +36,10 @@ pub enum Place {
     OptimeLeader,
     /// `matriarch/bootstrap`: who wrote the empty `initialize` (ours, not Patroni's).
     Bootstrap,
+    /// `matriarch/generation`: how many stores the cluster has lived in, if more than one (ours).
+    Generation,
+    /// `matriarch/reign`: who took the lead last; written together with the leader key (ours).
+    Reign,
 }
 
 impl Keys {
@@ -80,6 +84,8 @@ impl Keys {
             Place::Failsafe => format!("{base}/failsafe"),
             Place::OptimeLeader => format!("{base}/optime/leader"),
             Place::Bootstrap => format!("{base}/matriarch/bootstrap"),
+            Place::Generation => format!("{base}/matriarch/generation"),
+            Place::Reign => format!("{base}/matriarch/reign"),
         }
     }
 
@@ -98,6 +104,8 @@ impl Keys {
             "failsafe" => Place::Failsafe,
             "optime/leader" => Place::OptimeLeader,
             "matriarch/bootstrap" => Place::Bootstrap,
+            "matriarch/generation" => Place::Generation,
+            "matriarch/reign" => Place::Reign,
             other => Place::Member(NodeName::new(other.strip_prefix("members/")?).ok()?),
         })
     }
@@ -138,6 +146,8 @@ mod tests {
             Place::Failsafe,
             Place::OptimeLeader,
             Place::Bootstrap,
+            Place::Generation,
+            Place::Reign,
         ] {
             assert_eq!(keys.place(&keys.path(&place)), Some(place));
         }

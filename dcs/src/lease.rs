@@ -12,7 +12,7 @@ use config::NodeName;
 
 use crate::cluster::Dcs;
 use crate::keys::Place;
-use crate::store::{Condition, Patience, Record, Store, StoreError, Txn, Write};
+use crate::store::{Condition, Patience, Record, StoreError, Txn, Write};
 use crate::view::{Epoch, Revision, Status};
 use crate::{Moment, text};
 
@@ -90,8 +90,13 @@ impl Leadership {
         self.lease == session.lease()
     }
 
+    /// Whether this is the key as we wrote it.
+    pub(crate) fn wrote(&self, record: &Record) -> bool {
+        (record.created, record.modified, record.lease) == (self.epoch.0, self.revision.0, self.lease)
+    }
+
     /// That the key is still exactly as we wrote it.
-    fn conditions(&self, key: &str) -> Vec<Condition> {
+    pub(crate) fn conditions(&self, key: &str) -> Vec<Condition> {
         vec![
             Condition::Created(key.to_owned(), self.epoch.0),
             Condition::Modified(key.to_owned(), self.revision.0),
@@ -160,7 +165,7 @@ impl Dcs {
     /// Never [`StoreError::Unknown`]: a lease that we never heard of ends by itself.
     pub async fn open_session(&self, ttl: Duration) -> Result<Session, StoreError> {
         let sent = Moment::now();
-        let grant = self.backend().open_lease(ttl, self.patience()).await?;
+        let grant = self.home().open_lease(ttl, self.patience()).await?;
         self.touch(sent);
         let renewed = AtomicU64::new(sent.0);
         Ok(Session(Arc::new(Lease { id: grant.lease, ttl: grant.ttl.min(ttl), renewed })))
@@ -172,7 +177,7 @@ impl Dcs {
     /// [`StoreError::LeaseGone`] if it has ended; anything else leaves it as it was.
     pub async fn renew_session(&self, session: &Session) -> Result<Moment, StoreError> {
         let sent = Moment::now();
-        self.backend().keep_lease(session.lease(), Patience::once(session.pace())).await?;
+        self.home().keep_lease(session.lease(), Patience::once(session.pace())).await?;
         self.touch(sent);
         session.0.renewed.fetch_max(sent.0, Ordering::AcqRel);
         Ok(sent)
@@ -183,7 +188,7 @@ impl Dcs {
     /// # Errors
     /// Any; the session then ends by itself after its ttl.
     pub async fn close_session(&self, session: Session) -> Result<(), StoreError> {
-        self.backend().close_lease(session.lease(), self.patience()).await
+        self.home().close_lease(session.lease(), self.patience()).await
     }
 
     /// Takes the lead. Guard: nobody has it. A lost answer is resolved: the transaction is sent
@@ -193,21 +198,42 @@ impl Dcs {
     /// [`StoreError::LeaseGone`] if the session ended: open another.
     /// [`StoreError::Unknown`] if no attempt was answered in time; asking again is safe.
     pub async fn acquire(&self, me: &NodeName, session: &Session) -> Result<Acquire, StoreError> {
-        let mut sent = session.renewed();
-        if Moment::now().since(sent) > session.ttl() / 4 {
-            sent = self.renew_session(session).await?;
-        }
+        let sent = self.fresh(session).await?;
         let key = self.path(&Place::Leader);
         let txn = Txn {
             when: vec![Condition::Absent(key.clone())],
-            then: vec![put_leader(&key, me, session)],
+            then: vec![put_leader(&key, me, session), self.put_reign(me)],
             read: Some(key),
         };
-        let record = self.commit_surely(&txn).await?.record.ok_or_else(unread)?;
+        self.acquire_by(&txn, me, session, sent).await
+    }
+
+    /// Before the lead is taken: when the session was renewed last, now if that is long ago.
+    pub(crate) async fn fresh(&self, session: &Session) -> Result<Moment, StoreError> {
+        // Another generation may have begun since this connection read it: the new reign's epoch tells it.
+        self.home().forget();
+        let sent = session.renewed();
+        if Moment::now().since(sent) > session.ttl() / 4 { self.renew_session(session).await } else { Ok(sent) }
+    }
+
+    /// Runs a transaction that writes the leader key, and tells from the key what came of it.
+    pub(crate) async fn acquire_by(
+        &self,
+        txn: &Txn,
+        me: &NodeName,
+        session: &Session,
+        sent: Moment,
+    ) -> Result<Acquire, StoreError> {
+        let record = self.commit_surely(txn).await?.record.ok_or_else(unread)?;
         Ok(match leadership(me, session, &record) {
             Some(won) => Acquire::Won(won, sent),
             None => Acquire::HeldBy(text::leader(&record).name),
         })
+    }
+
+    /// Who took the lead last: the record outlives the leader key, and was written at its epoch.
+    pub(crate) fn put_reign(&self, me: &NodeName) -> Write {
+        Write::Put { key: self.path(&Place::Reign), value: me.to_string(), lease: 0 }
     }
 
     /// Takes over the leader key that an earlier life of this daemon, or an earlier session,
@@ -218,6 +244,7 @@ impl Dcs {
     /// [`StoreError::LeaseGone`] if the session ended: open another.
     /// [`StoreError::Unknown`] if the outcome is not known; asking again is safe.
     pub async fn adopt(&self, me: &NodeName, session: &Session) -> Result<Adopt, StoreError> {
+        self.home().forget();
         let sent = self.renew_session(session).await?;
         let key = self.path(&Place::Leader);
         let mut found = self.commit(&Txn { read: Some(key.clone()), ..Txn::default() }).await?.record;
@@ -331,7 +358,7 @@ impl Dcs {
     }
 }
 
-fn put_leader(key: &str, me: &NodeName, session: &Session) -> Write {
+pub(crate) fn put_leader(key: &str, me: &NodeName, session: &Session) -> Write {
     Write::Put { key: key.to_owned(), value: me.to_string(), lease: session.lease() }
 }
 

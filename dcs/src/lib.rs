@@ -9,14 +9,17 @@ mod backend;
 pub mod belief;
 mod cluster;
 mod connect;
+mod estate;
 mod etcd;
 mod faulty;
 mod follow;
+mod home;
 mod keys;
 mod lease;
 mod lsn;
 mod memory;
 mod moment;
+mod passage;
 mod raft;
 mod retry;
 mod store;
@@ -25,6 +28,7 @@ mod view;
 
 pub use authority::{Authority, ETCD_CLOCK, authority};
 pub use cluster::Dcs;
+pub use estate::{Dump, DumpError, Estate};
 pub use faulty::{Fault, Faults, On, WatchFault};
 pub use follow::Seen;
 pub use keys::{Keys, Place};
@@ -32,9 +36,10 @@ pub use lease::{Acquire, Adopt, Leadership, Proof, RenewError, Session};
 pub use lsn::{BadLsn, Lsn, SystemId, Timeline};
 pub use memory::{Flaw, Memory};
 pub use moment::Moment;
+pub use passage::{Departure, Passage, Stand};
 pub use raft::{BareKey, BareStore, Embedded, RAFT_CLOCK, StoreMember};
 pub use store::StoreError;
 pub use view::{
-    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,
+    Abode, ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,
     Versioned,
 };

@@ -8,6 +8,7 @@ use config::NodeName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::passage::Stand;
 use crate::{Lsn, SystemId, Timeline};
 
 /// A revision of the store. Every committed write has a higher one than the last.
@@ -30,6 +31,12 @@ pub struct ClusterView {
     pub config: Option<Versioned<Value>>,
     /// Who holds the leader lease.
     pub leader: Option<Leader>,
+    /// What stands in the leader key instead of a name while the cluster moves between stores, and after it has left.
+    pub passage: Option<Stand>,
+    /// How many stores the cluster has lived in; 0 and 1 alike: never moved.
+    pub generation: u64,
+    /// The epoch of the last reign that this project's daemons began, whoever leads now.
+    pub reign: Option<Epoch>,
     /// Everybody who published a member record.
     pub members: BTreeMap<NodeName, Member>,
     /// The leader's last published position and slots.
@@ -55,11 +62,46 @@ impl ClusterView {
         }
     }
 
+    /// Whether the cluster lives in the store of this view (see [`Abode`]).
+    #[must_use]
+    pub fn abode(&self) -> Abode {
+        match &self.passage {
+            Some(stand) => Abode::Moving(stand.clone()),
+            None if self.leader.is_none()
+                && self.initialize == Initialize::Absent
+                && self.config.is_none()
+                && self.members.is_empty() =>
+            {
+                Abode::Nowhere
+            }
+            None => Abode::Here(self.generation.max(1)),
+        }
+    }
+
+    /// The highest epoch that this store knows of.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let leader = self.leader.as_ref().map(|leader| leader.epoch);
+        leader.max(self.reign).unwrap_or_default()
+    }
+
     /// The leader's member record, if both are there.
     #[must_use]
     pub fn leader_member(&self) -> Option<&Member> {
         self.leader.as_ref().and_then(|leader| self.members.get(&leader.name))
     }
+}
+
+/// What one store says of where a cluster lives. Of all stores at most one says [`Abode::Here`]: a store is opened by
+/// a transaction that follows the one that closed the store before.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Abode {
+    /// The store knows nothing of the cluster.
+    Nowhere,
+    /// It lives here, in this generation.
+    Here(u64),
+    /// It has left, or is about to arrive.
+    Moving(Stand),
 }
 
 /// A value with the mod revision at which it was read.
@@ -83,6 +125,17 @@ pub enum Initialize {
     Done(SystemId),
     /// The key holds something that is no system identifier.
     Invalid,
+}
+
+impl Initialize {
+    /// The identity, if there is one.
+    #[must_use]
+    pub fn system_id(&self) -> Option<SystemId> {
+        match self {
+            Self::Done(id) => Some(*id),
+            Self::Absent | Self::Running | Self::Invalid => None,
+        }
+    }
 }
 
 /// The `leader` key.

@@ -73,6 +73,7 @@ fn samples() -> Vec<Reason> {
         Reason::RecoverFirst,
         Reason::CannotRejoin(why()),
         Reason::RejoinFailed(why()),
+        Reason::Moving("etcd3".into()),
         Reason::Paused,
         Reason::PausedTakeLease,
         Reason::PausedReleaseLease,

@@ -7,6 +7,7 @@
 pub mod book;
 mod check;
 mod jobs;
+mod moving;
 mod node;
 pub mod planted;
 pub mod plot;

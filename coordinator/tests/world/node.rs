@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
 use coordinator::{
-    Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres, Process, Repair,
+    Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres, Process, Repair,
     Request, Running, Slot, Standby, Wish,
 };
 use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
@@ -48,6 +48,7 @@ pub struct Daemon {
     pub session: Option<i64>,
     pub held: Option<Held>,
     pub released: Option<Epoch>,
+    pub arrival: Option<Arrival>,
     pub renew_due: Moment,
     pub job: Option<(Job, Moment)>,
     pub ended: Option<Outcome>,
@@ -78,6 +79,7 @@ impl Daemon {
             session: None,
             held: None,
             released: None,
+            arrival: None,
             renew_due: now,
             job: None,
             ended: None,
@@ -186,6 +188,7 @@ impl Node {
             },
             lease: daemon.held,
             released: daemon.released,
+            arrival: daemon.arrival.clone(),
             postgres: Postgres {
                 process: self.server.process,
                 upstream: self.server.upstream.clone().filter(|_| !self.server.primary),

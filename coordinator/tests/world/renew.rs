@@ -49,6 +49,7 @@ impl World {
             None => self.store.open(now + ttl),
         };
         let leader = self.store.leader.clone();
+        let left = self.store.passage.as_ref().is_some_and(|stand| stand.passage().leader == *name);
         let ignored = self.planted == Some(Fault::LeaseForEver);
         let daemon = self.daemon(name);
         if daemon.session != Some(session) || !daemon.reachable {
@@ -64,7 +65,7 @@ impl World {
             let ours = leader.is_some_and(|leader| leader.epoch == held.epoch && leader.lease == session);
             if ours || ignored {
                 daemon.held = Some(authority(ttl, now, held.epoch, held.revision));
-            } else if held.soft > now {
+            } else if held.soft > now && !left {
                 daemon.held = Some(Held { soft: now, ..held });
                 woken = true;
             }

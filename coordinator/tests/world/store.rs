@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::{ClusterConfig, NodeName};
 use dcs::{
-    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Status, SystemId,
+    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand, Status, SystemId,
     Versioned,
 };
 
@@ -16,6 +16,8 @@ pub struct Store {
     pub up: bool,
     pub revision: i64,
     pub leader: Option<Leader>,
+    /// What stands in the leader key while the cluster moves.
+    pub passage: Option<Stand>,
     pub initialize: Initialize,
     /// Who claimed `initialize`.
     pub claim: Option<NodeName>,
@@ -39,6 +41,7 @@ impl Store {
             up: true,
             revision: 1,
             leader: None,
+            passage: None,
             initialize: Initialize::Absent,
             claim: None,
             identities: Vec::new(),
@@ -76,6 +79,9 @@ impl Store {
             sync: None,
             history: self.history.clone(),
             failsafe: None,
+            passage: self.passage.clone(),
+            generation: 1,
+            reign: None,
         });
         self.snapshot = Some(view.clone());
         view
@@ -89,10 +95,11 @@ impl Store {
 
     /// Takes the leader key if nobody has it.
     pub fn acquire(&mut self, name: &NodeName, session: i64) -> Option<(Epoch, Revision)> {
-        if self.leader.is_some() {
+        if self.leader.is_some() || matches!(self.passage, Some(Stand::Left(_))) {
             return None;
         }
         let revision = self.commit();
+        self.passage = None;
         let epoch = Epoch(revision.0);
         self.leader = Some(Leader { name: name.clone(), epoch, revision, lease: session });
         Some((epoch, revision))

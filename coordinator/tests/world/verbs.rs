@@ -51,6 +51,11 @@ impl World {
                 self.store.leader = Some(Leader { name, epoch: Epoch(revision.0), revision, lease: 0 });
                 Ok(())
             }
+            ["leave-store", name] => self.leave_store(name),
+            ["reach-new-store"] => {
+                self.reach_new_store();
+                Ok(())
+            }
             ["wipe-store"] => {
                 self.wipe_store();
                 Ok(())
@@ -353,7 +358,7 @@ impl World {
     }
 }
 
-fn known(world: &World, name: &str) -> Result<NodeName, String> {
+pub(super) fn known(world: &World, name: &str) -> Result<NodeName, String> {
     let name = NodeName::new(name).map_err(|error| error.to_string())?;
     if world.nodes.contains_key(&name) { Ok(name) } else { Err(format!("there is no node {name}")) }
 }

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::member::member;
 use super::{field, text, unwrapped, whole};
+use crate::home::generation;
 use crate::keys::{Keys, Place};
+use crate::passage::Stand;
 use crate::store::Record;
 use crate::view::{
     ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Revision, Status, SyncState, Versioned,
@@ -28,7 +30,12 @@ pub(crate) fn view<'a>(
         let value = record.value.as_str();
         match keys.place(&record.key) {
             None | Some(Place::Bootstrap) => {}
-            Some(Place::Leader) => view.leader = Some(leader(record)),
+            Some(Place::Generation) => view.generation = generation(value),
+            Some(Place::Reign) => view.reign = Some(Epoch(record.modified)),
+            Some(Place::Leader) => {
+                view.passage = Stand::read(value);
+                view.leader = view.passage.is_none().then(|| leader(record));
+            }
             Some(Place::Member(name)) => {
                 view.members.insert(name, member(value, record.lease));
             }
