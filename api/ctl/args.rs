@@ -137,7 +137,7 @@ pub enum Command {
         #[command(flatten)]
         force: Force,
     },
-    /// Show and change the members of the embedded store
+    /// Show and change the members of the embedded store, move to another store, back up and restore
     Store {
         #[command(subcommand)]
         verb: Store,
@@ -353,6 +353,15 @@ pub struct Pause {
     pub wait: bool,
 }
 
+/// A section of the configuration that names a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Section {
+    /// The embedded store.
+    Raft,
+    /// etcd.
+    Etcd3,
+}
+
 /// `store`.
 #[derive(Debug, Subcommand)]
 pub enum Store {
@@ -374,6 +383,29 @@ pub enum Store {
         /// Also if those that are left and can be reached are no quorum: they may then be unable to write
         #[arg(long)]
         below_quorum: bool,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Move the running cluster to the store of another section, without restarting Postgres
+    Move {
+        /// The section of every member's configuration that names the new store
+        #[arg(value_enum)]
+        to: Section,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Write the cluster's records to a file
+    Dump {
+        /// The file [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Replace the cluster's records in the store by those of a file that dump has written; nobody may lead meanwhile
+    Load {
+        /// The file; - is standard input
+        file: PathBuf,
+        /// Into the store of this section, if the configuration names two
+        #[arg(long, value_enum, value_name = "SECTION")]
+        into: Option<Section>,
         #[command(flatten)]
         force: Force,
     },

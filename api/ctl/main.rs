@@ -6,6 +6,7 @@
 
 mod args;
 mod ask;
+mod backup;
 mod edit;
 mod handover;
 mod maintain;
@@ -18,6 +19,7 @@ mod reach;
 #[cfg(test)]
 mod reference;
 mod remove;
+mod relocation;
 mod rest;
 mod restart;
 mod roster;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use config::{Endpoints, StoreConfig};
-use dcs::{ClusterView, Dcs, Failover, Keys, Moment, Revision};
+use dcs::{Abode, ClusterView, Dcs, Failover, Keys, Moment, Revision};
 use http::Method;
 use serde_json::Value;
 
@@ -30,6 +30,7 @@ pub struct Reach {
     cluster: String,
     store: Dcs,
     place: String,
+    section: &'static str,
     /// The store did not answer in this run; members are asked at once.
     gone: Cell<bool>,
     rest: Rest,
@@ -94,7 +95,43 @@ pub fn place(store: &StoreConfig) -> String {
     }
 }
 
+/// The store that the cluster lives in: of two that the configuration names, the one whose records say so, else the first.
+async fn home<'a>(
+    settings: &'a Settings,
+    keys: &Keys,
+    patience: Duration,
+) -> anyhow::Result<(Dcs, &'a StoreConfig)> {
+    let first = Dcs::connect(&settings.store, keys.clone(), patience).await?;
+    let Some(other) = &settings.second_store else { return Ok((first, &settings.store)) };
+    if matches!(first.load().await.map(|view| view.abode()), Ok(Abode::Here(_))) {
+        return Ok((first, &settings.store));
+    }
+    let second = Dcs::connect(other, keys.clone(), patience).await?;
+    match second.load().await.map(|view| view.abode()) {
+        Ok(Abode::Here(_)) => Ok((second, other)),
+        _ => Ok((first, &settings.store)),
+    }
+}
+
 impl Reach {
+    /// The store's records.
+    #[must_use]
+    pub fn store(&self) -> &Dcs {
+        &self.store
+    }
+
+    /// The section of the configuration that names the store.
+    #[must_use]
+    pub fn section(&self) -> &'static str {
+        self.section
+    }
+
+    /// Where the store is, for messages.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Prepares the ways to `cluster`, by default the one that the configuration names.
     ///
     /// # Errors
@@ -105,11 +142,12 @@ impl Reach {
         };
         let patience = if settings.urls.is_empty() { STORE } else { STORE_OR_MEMBER };
         let keys = Keys::new(&settings.namespace, cluster);
-        let store = Dcs::connect(&settings.store, keys, patience).await?;
+        let (store, config) = home(settings, &keys, patience).await?;
         Ok(Self {
             cluster: cluster.to_owned(),
             store,
-            place: place(&settings.store),
+            place: place(config),
+            section: config.section(),
             gone: Cell::new(false),
             rest: Rest::new(&settings.client)?,
             urls: settings.urls.clone(),

@@ -19,6 +19,8 @@ pub struct Settings {
     pub namespace: String,
     /// The store.
     pub store: StoreConfig,
+    /// A second store, to or from which the cluster moves.
+    pub second_store: Option<StoreConfig>,
     /// How members are asked: login, certificates.
     pub client: ClientSettings,
     /// REST interfaces of members that are known without the store.
@@ -28,6 +30,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The store of a section, if the configuration has it.
+    #[must_use]
+    pub fn store_of(&self, section: &str) -> Option<&StoreConfig> {
+        [Some(&self.store), self.second_store.as_ref()].into_iter().flatten().find(|s| s.section() == section)
+    }
+
     /// Reads the configuration and lays the command line over it.
     ///
     /// # Errors
@@ -52,6 +60,7 @@ impl Settings {
             scope: config.scope,
             namespace: config.namespace,
             store: config.store,
+            second_store: config.second_store,
             client,
         })
     }

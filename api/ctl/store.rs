@@ -5,6 +5,7 @@ use config::Address;
 use dcs::{Dcs, Keys, StoreMember};
 
 use crate::args::Store;
+use crate::{backup, relocation};
 use crate::ask::{confirm, note, say};
 use crate::output::{Cell, Sheet};
 use crate::reach::{STORE, place};
@@ -15,17 +16,23 @@ use crate::settings::Settings;
 /// # Errors
 /// If the store is another one, does not answer, or refuses.
 pub async fn store(settings: &Settings, verb: &Store) -> anyhow::Result<()> {
-    if !settings.store.is_embedded() {
+    match verb {
+        Store::Move { to, force } => return relocation::relocate(settings, *to, force.force).await,
+        Store::Dump { file } => return backup::dump(settings, file.as_deref()).await,
+        Store::Load { file, into, force } => return backup::load(settings, file, *into, force.force).await,
+        Store::Members { .. } | Store::Add { .. } | Store::Remove { .. } => {}
+    }
+    let Some(embedded) = settings.store_of("raft") else {
         bail!(
             "the configuration names etcd at {}, whose members are changed with etcdctl: these verbs are for the embedded \
              store (section raft)",
             place(&settings.store)
         );
-    }
+    };
     // Members belong to no cluster: the keys do not matter.
     let keys = Keys::new(&settings.namespace, settings.scope.as_deref().unwrap_or_default());
-    let dcs = Dcs::connect(&settings.store, keys, STORE).await?;
-    let unread = || format!("the embedded store cannot be read at {}", place(&settings.store));
+    let dcs = Dcs::connect(embedded, keys, STORE).await?;
+    let unread = || format!("the embedded store cannot be read at {}", place(embedded));
     let members = dcs.store_members().await.with_context(unread)?;
     match verb {
         Store::Members { format } => say(sheet(&members).write(*format, "\t")),
@@ -49,6 +56,7 @@ pub async fn store(settings: &Settings, verb: &Store) -> anyhow::Result<()> {
                 found.address
             ))
         }
+        Store::Move { .. } | Store::Dump { .. } | Store::Load { .. } => Ok(()),
     }
 }
 

@@ -62,6 +62,10 @@ pub(crate) async fn leave_running(State(node): Node) -> Reply {
     node.carry_out(Ok(Command::LeaveRunning)).await
 }
 
+pub(crate) async fn move_store(State(node): Node, Needed(body): Needed) -> Reply {
+    node.carry_out(write::move_store(&body)).await
+}
+
 pub(crate) async fn sigterm() -> Reply {
     Reply::text(202, "shutdown scheduled")
 }

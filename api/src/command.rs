@@ -32,6 +32,34 @@ pub enum Command {
     Failsafe(Value),
     /// Stop the daemon and leave Postgres running (`matriarchctl handover`, `POST /matriarch/handover`).
     LeaveRunning,
+    /// One step of moving the cluster to another store (`matriarchctl store move`, `POST /matriarch/store`).
+    Move(MoveRequest),
+}
+
+/// One step of moving the cluster to another store, in the order in which they are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveRequest {
+    /// The section of the configuration that names the new store (`raft`, `etcd3`).
+    pub to: String,
+    /// What to do.
+    pub step: MoveStep,
+}
+
+/// What a member does for a move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveStep {
+    /// Read the configuration again and open the way to the new store.
+    Prepare,
+    /// Say whether the new store answers and has room for the cluster.
+    Check,
+    /// On the leader: copy the records into the new store, which waits for the cluster from then on.
+    Announce,
+    /// Say whether the new store, as seen from here, waits for the move with this seal.
+    Confirm(String),
+    /// On the leader: close the old store, and take the lead in the new one.
+    Go(String),
+    /// On the leader: take the announcement back.
+    Withdraw(String),
 }
 
 /// Who should lead next.

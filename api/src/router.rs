@@ -80,6 +80,7 @@ fn function(endpoint: Endpoint, filter: MethodFilter) -> Methods {
         Endpoint::Sigterm => on(filter, change::sigterm),
         Endpoint::Sharding => on(filter, change::sharding),
         Endpoint::LeaveRunning => on(filter, change::leave_running),
+        Endpoint::MoveStore => on(filter, change::move_store),
     }
 }
 

@@ -61,6 +61,8 @@ pub enum Endpoint {
     Sharding,
     /// End the daemon, leave Postgres running.
     LeaveRunning,
+    /// One step of a move to another store.
+    MoveStore,
 }
 
 /// One line of the table.
@@ -241,6 +243,13 @@ pub static ROUTES: &[Route] = &[
         Endpoint::LeaveRunning,
         &[200, 202, 503],
         "Ends the daemon for an upgrade and leaves Postgres running.",
+    ),
+    guarded(
+        Method::POST,
+        "/matriarch/store",
+        Endpoint::MoveStore,
+        &[200, 400, 409, 411, 412, 503],
+        "One step of moving the cluster to the store of the section to (step, seal): for matriarchctl store move.",
     ),
 ];
 

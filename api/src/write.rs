@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::command::{Command, HandoverRequest, Reply, RestartRequest};
+use crate::command::{Command, HandoverRequest, MoveRequest, MoveStep, Reply, RestartRequest};
 use crate::quantity;
 use crate::shared::is_on;
 use crate::wall::{self, BadSchedule};
@@ -79,6 +79,34 @@ pub fn restart(body: &Object, paused: bool, now: Timestamp) -> Result<Command, R
 pub fn reinitialize(body: &Object) -> Command {
     let on = |key: &str| body.get(key).is_some_and(is_on);
     Command::Reinitialize { force: on("force"), from_leader: on("from_leader") || on("from-leader") }
+}
+
+/// `POST /matriarch/store`: `to`, `step`, and for the later steps `seal`.
+///
+/// # Errors
+/// The refusal to send.
+pub fn move_store(body: &Object) -> Result<Command, Reply> {
+    let text = |key: &str| body.get(key).and_then(Value::as_str);
+    let Some(to @ ("raft" | "etcd3")) = text("to") else {
+        return Err(Reply::text(400, "to should be raft or etcd3, the section that names the new store"));
+    };
+    let seal = text("seal").unwrap_or_default().to_owned();
+    let step = match text("step").unwrap_or_default() {
+        "prepare" => MoveStep::Prepare,
+        "check" => MoveStep::Check,
+        "announce" => MoveStep::Announce,
+        "confirm" | "go" | "withdraw" if seal.is_empty() => {
+            return Err(Reply::text(400, "seal is missing: announce gives it"));
+        }
+        "confirm" => MoveStep::Confirm(seal),
+        "go" => MoveStep::Go(seal),
+        "withdraw" => MoveStep::Withdraw(seal),
+        other => {
+            let known = "prepare, check, announce, confirm, go or withdraw";
+            return Err(Reply::text(400, format!("step should be {known}, not {other:?}")));
+        }
+    };
+    Ok(Command::Move(MoveRequest { to: to.to_owned(), step }))
 }
 
 /// The number that Postgres gives a version: `16.1` is 160001, `9.5.3` is 90503.

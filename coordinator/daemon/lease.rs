@@ -5,9 +5,11 @@
 
 mod alarm;
 pub(crate) mod deadline;
+mod depart;
 mod flags;
 mod renew;
 
+pub use depart::{Arrived, Journey};
 pub use flags::Flags;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use config::NodeName;
-use coordinator::Held;
+use coordinator::{Arrival, Held};
 use dcs::{Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -31,6 +33,8 @@ pub struct Tenure {
     pub held: Option<Held>,
     /// The last epoch that was given up on purpose.
     pub released: Option<Epoch>,
+    /// The move between stores whose end this node may bring about, and from when on.
+    pub arrival: Option<Arrival>,
     /// The store has lately not answered to the lease thread, whatever the watch says: a store that
     /// is frozen, or behind a network that drops everything, breaks no connection.
     pub silent: bool,
@@ -52,6 +56,9 @@ enum Order {
     Prove(oneshot::Sender<Result<Epoch, RenewError>>),
     Release(Option<Status>, oneshot::Sender<Result<bool, StoreError>>),
     Ttl(Duration),
+    Depart(Box<Journey>, oneshot::Sender<Result<Arrived, StoreError>>),
+    Relocate(Box<Way>, oneshot::Sender<()>),
+    Await(Arrival),
 }
 
 /// The node's side of the lease thread.
@@ -164,6 +171,29 @@ impl Keeper {
     pub async fn set_ttl(&self, ttl: Duration) {
         // A closed channel shows at the next question.
         let _ = self.orders.send(Order::Ttl(ttl)).await;
+    }
+
+    /// Takes the lead along into another store: closes this one, and opens that one.
+    ///
+    /// # Errors
+    /// The store's, from before this one was closed.
+    pub async fn depart(&self, journey: Journey) -> anyhow::Result<Arrived> {
+        let asked = self.ask(|answer| Order::Depart(Box::new(journey), answer)).await?;
+        asked.context("closing the old store")
+    }
+
+    /// From now on sessions and the lead are those of another store.
+    ///
+    /// # Errors
+    /// If the lease thread is gone.
+    pub async fn relocate(&self, way: Way) -> Result<(), KeeperGone> {
+        self.ask(|answer| Order::Relocate(Box::new(way), answer)).await
+    }
+
+    /// The old store was seen closed: this node may open the new one.
+    pub async fn may_arrive(&self, arrival: Arrival) {
+        // A closed channel shows at the next question.
+        let _ = self.orders.send(Order::Await(arrival)).await;
     }
 
     async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, KeeperGone> {

@@ -14,6 +14,7 @@ mod job;
 mod lease;
 mod lineage;
 mod logs;
+mod mover;
 mod node;
 mod observe;
 mod peers;
@@ -28,6 +29,7 @@ mod start;
 mod task;
 mod version;
 mod way;
+mod ways;
 mod witness;
 
 use std::path::PathBuf;

@@ -27,7 +27,7 @@ use crate::postgres::{Paths, process};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::task::Gain;
-use crate::way::Way;
+use crate::ways::Ways;
 use crate::{lineage, logs, publish};
 
 /// How often the local server is looked at although nothing happened: health checks
@@ -86,7 +86,7 @@ pub struct Node {
     pub(crate) failures: Complaints,
     /// What must run beside the loop, for as long as it runs.
     background: JoinSet<()>,
-    way: Way,
+    ways: Ways,
 }
 
 /// What the operating system told the daemon.
@@ -126,8 +126,8 @@ pub struct Parts {
     pub warned: Vec<config::Problem>,
     /// What must run beside the loop, for as long as it runs.
     pub background: JoinSet<()>,
-    /// The way to the store.
-    pub way: Way,
+    /// The ways to the stores.
+    pub ways: Ways,
 }
 
 impl Node {
@@ -173,7 +173,7 @@ impl Node {
             warned: parts.warned,
             failures: Complaints::default(),
             background: parts.background,
-            way: parts.way,
+            ways: parts.ways,
         }
     }
 
@@ -267,7 +267,7 @@ impl Node {
                 self.collapse("the lease thread").await;
             },
             Some(_) = self.background.join_next() => self.collapse("a part beside the loop").await,
-            why = self.way.ended() => self.bereave(&why).await,
+            why = self.ways.ended() => self.bereave(&why).await,
             () = self.published.written() => {}
             () = self.instance.exited() => {
                 let expected = self.jobs.expects_end();

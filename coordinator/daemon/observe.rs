@@ -48,6 +48,7 @@ impl Node {
             store: Store { view: seen.view, reachable, seen: seen.reached },
             lease: tenure.held,
             released: tenure.released,
+            arrival: tenure.arrival,
             postgres,
             data,
             job: self.jobs.running(),

@@ -29,6 +29,8 @@ pub struct Desk {
     pub inbox: mpsc::Receiver<Asked>,
     /// Commands that the node's loop answers.
     pub to_node: mpsc::Sender<Asked>,
+    /// Commands that move the cluster between stores.
+    pub to_mover: mpsc::Sender<Asked>,
 }
 
 impl Desk {
@@ -44,6 +46,9 @@ impl Desk {
                         // A node that does not take it in drops the sender, which tells the caller; waiting
                         // for it would keep all others waiting.
                         let _ = self.to_node.try_send(asked);
+                    }
+                    Some(asked) if matches!(asked.command, Command::Move(_)) => {
+                        let _ = self.to_mover.try_send(asked);
                     }
                     Some(asked) => {
                         let clerk = clerk.clone();
@@ -72,6 +77,7 @@ fn is_for_the_node(command: &Command) -> bool {
         | Command::CancelSwitchover
         | Command::PatchConfig(_)
         | Command::PutConfig(_)
+        | Command::Move(_)
         | Command::Failsafe(_) => false,
     }
 }
@@ -102,6 +108,7 @@ impl Clerk {
             Command::PatchConfig(change) => self.patch_config(view, &change).await,
             Command::PutConfig(document) => self.put_config(view, document).await,
             Command::Failsafe(_)
+            | Command::Move(_)
             | Command::Restart(_)
             | Command::CancelRestart
             | Command::Reload

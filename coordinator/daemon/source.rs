@@ -28,6 +28,11 @@ impl Source {
         config::load(self.path.as_deref(), self.environment.iter().cloned())
     }
 
+    /// The same source for somebody else, who only reads it.
+    pub fn again(&self) -> Self {
+        Self { path: self.path.clone(), environment: self.environment.clone(), server: None }
+    }
+
     /// The REST server also follows what is reloaded.
     pub fn serve_with(&mut self, server: Reload) {
         self.server = Some(server);

@@ -22,7 +22,8 @@ use crate::postgres::Paths;
 use crate::postgres::parameters::Catalog;
 use crate::settings::{self, Settings};
 use crate::source::Source;
-use crate::way::Way;
+use crate::mover::{self, Mover};
+use crate::ways::Ways;
 use crate::{alone, logs, publish, reach, serve, version};
 
 /// How long a primary that was found running may wait for the store.
@@ -66,25 +67,25 @@ async fn live(loaded: Loaded, source: Source) -> anyhow::Result<i32> {
 
     let (known, _) = ClusterConfig::from_document(&publish::cached_document(&paths).unwrap_or_default());
     let grace = (!known.pause).then(|| known.ttl.min(FIRST_WORD));
-    let way = match Way::open(&node) {
-        Ok(way) => way,
+    let ways = match Ways::open(&node, source.again()) {
+        Ok(ways) => ways,
         Err(error) => {
             if grace.is_some() {
                 reach::stop_primary(&paths, "the daemon ends and cannot lead").await;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     let ended =
-        with_store(Found { node, way: way.clone(), paths, version, catalog, grace, signals, source }).await;
-    way.close().await;
+        with_store(Found { node, ways: ways.clone(), paths, version, catalog, grace, signals, source }).await;
+    ways.close().await;
     ended
 }
 
 /// What was found out before the store was asked.
 struct Found {
     node: Arc<NodeConfig>,
-    way: Way,
+    ways: Ways,
     paths: Paths,
     version: u32,
     catalog: Catalog,
@@ -94,8 +95,8 @@ struct Found {
 }
 
 async fn with_store(found: Found) -> anyhow::Result<i32> {
-    let Found { node, way, paths, version, catalog, grace, mut signals, mut source } = found;
-    let reached = reach::store(&node, &way, &paths, grace, &mut signals).await?;
+    let Found { node, ways, paths, version, catalog, grace, mut signals, mut source } = found;
+    let reached = reach::store(&node, &ways, &paths, grace, &mut signals).await?;
     let Some((dcs, view)) = reached else { return Ok(0) };
     let client = Client::new(&api::client::ClientSettings::for_peers(&node.ctl))?;
     refuse_duplicate(&node, &view, &client).await?;
@@ -113,16 +114,25 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
     let mut background = JoinSet::new();
     let (follow, seen) = dcs.follow();
     background.spawn(follow);
-    let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client };
-    let Rest { status, inbox, look, end, serving } = speech.start(&mut source, &mut background)?;
     let keeper = Keeper::start(Terms {
         me: node.name.clone(),
-        way: way.clone(),
+        way: ways.present(),
         keys: Keys::new(&node.namespace, &node.scope),
         ttl: settings.cluster.ttl,
         patience: settings.cluster.retry_timeout,
         paths: settings.paths.clone(),
     })?;
+    let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client };
+    let Rest { status, inbox, moves, look, end, serving } = speech.start(&mut source, &mut background)?;
+    let mover = Mover::new(mover::Parts {
+        me: node.name.clone(),
+        ways: ways.clone(),
+        dcs: dcs.clone(),
+        seen: seen.clone(),
+        status: status.subscribe(),
+        keeper: keeper.clone(),
+    });
+    background.spawn(mover.run(moves));
     let flags = Arc::clone(&keeper.flags);
     let parts = Parts {
         settings,
@@ -138,7 +148,7 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         catalog,
         warned,
         background,
-        way,
+        ways,
     };
     let code = run_node(Node::new(parts), flags, paths).await;
     end.send_replace(true);
@@ -159,6 +169,7 @@ struct Speech<'a> {
 struct Rest {
     status: watch::Sender<Arc<NodeStatus>>,
     inbox: mpsc::Receiver<Asked>,
+    moves: mpsc::Receiver<Asked>,
     look: Arc<Notify>,
     end: watch::Sender<bool>,
     serving: std::thread::JoinHandle<()>,
@@ -171,6 +182,7 @@ impl Speech<'_> {
         let (status, status_seen) = watch::channel(Arc::new(unknown));
         let (to_desk, desk_inbox) = mpsc::channel(64);
         let (to_node, inbox) = mpsc::channel(64);
+        let (to_mover, moves) = mpsc::channel(8);
         let look = Arc::new(Notify::new());
         let inputs = Inputs {
             status: status_seen.clone(),
@@ -189,9 +201,10 @@ impl Speech<'_> {
             client: (*client).clone(),
             inbox: desk_inbox,
             to_node,
+            to_mover,
         };
         background.spawn(desk.run());
-        Ok(Rest { status, inbox, look, end, serving })
+        Ok(Rest { status, inbox, moves, look, end, serving })
     }
 }
 

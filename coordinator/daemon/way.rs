@@ -26,11 +26,23 @@ impl Way {
     /// # Errors
     /// [`StoreError::Settings`] if it cannot be a member: its log is damaged, its address taken, and so on.
     pub fn open(node: &NodeConfig) -> Result<Self, StoreError> {
-        Ok(match &node.store {
-            Some(StoreConfig::Raft(raft)) if raft.self_addr.is_some() => Self::Member(Embedded::start(raft)?),
-            Some(store) => Self::Network(Box::new(store.clone())),
-            None => Self::Nowhere(lines(node)),
+        node.store.as_ref().map_or_else(|| Ok(Self::Nowhere(lines(node))), Self::to)
+    }
+
+    /// The way to one store; starts the member of the embedded store that this node is.
+    ///
+    /// # Errors
+    /// As [`Way::open`].
+    pub fn to(store: &StoreConfig) -> Result<Self, StoreError> {
+        Ok(match store {
+            StoreConfig::Raft(raft) if raft.self_addr.is_some() => Self::Member(Embedded::start(raft)?),
+            store => Self::Network(Box::new(store.clone())),
         })
+    }
+
+    /// The section of the configuration that names the store: what it is called where clusters move.
+    pub fn section(&self) -> &'static str {
+        self.names().1
     }
 
     /// A cluster's records, over connections of its own.

@@ -77,6 +77,23 @@ impl Stand {
 }
 
 impl Passage {
+    /// A move that is about to be made, with a seal of its own; its generation comes when it is announced.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the system gives no random numbers.
+    pub fn draft(from: &str, to: &str, leader: NodeName, ttl: Duration) -> Result<Self, StoreError> {
+        let seal = crate::raft::random()
+            .ok_or_else(|| StoreError::Refused("the system gives no random numbers".to_owned()))?;
+        Ok(Self {
+            generation: 0,
+            seal: format!("{seal:016x}"),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            leader,
+            ttl: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
     /// How long after somebody saw that the old store is closed the leader's authority has certainly ended.
     ///
     /// Its last renewal there was proved before the key was overwritten, and sent before that; authority ends less

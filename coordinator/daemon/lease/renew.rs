@@ -14,13 +14,13 @@ use super::{Flags, Order, Tenure, Terms, chain};
 
 /// The half of the lease thread that talks to the store.
 pub struct Renewer {
-    terms: Terms,
-    dcs: Option<Dcs>,
-    leadership: Option<Leadership>,
-    publish: Arc<watch::Sender<Tenure>>,
+    pub(super) terms: Terms,
+    pub(super) dcs: Option<Dcs>,
+    pub(super) leadership: Option<Leadership>,
+    pub(super) publish: Arc<watch::Sender<Tenure>>,
     flags: Arc<Flags>,
     /// When the next renewal is due.
-    due: Moment,
+    pub(super) due: Moment,
     /// Renewals that failed in a row, so that only the first is logged loudly.
     failures: u32,
     /// It was said that the node's loop hangs.
@@ -136,7 +136,7 @@ impl Renewer {
     }
 
     /// The session, opened anew if there is none.
-    async fn session(&mut self) -> Result<Session, StoreError> {
+    pub(super) async fn session(&mut self) -> Result<Session, StoreError> {
         if let Some(session) = self.publish.borrow().session.clone() {
             return Ok(session);
         }
@@ -151,7 +151,7 @@ impl Renewer {
     }
 
     /// A renewal that succeeded: authority counts from before it was sent, and never shrinks.
-    fn extend(&self, ttl: Duration, sent: Moment) {
+    pub(super) fn extend(&self, ttl: Duration, sent: Moment) {
         let Some(leadership) = &self.leadership else { return };
         let granted = authority(ttl, sent, self.terms.way.clock());
         let (epoch, revision) = (leadership.epoch(), leadership.revision());
@@ -170,7 +170,7 @@ impl Renewer {
     }
 
     /// Ownership is gone: the node steps down now; the hard deadline stays where it is.
-    fn lost(&mut self, why: &str) {
+    pub(super) fn lost(&mut self, why: &str) {
         if self.leadership.take().is_some() {
             tracing::warn!("the leader lease is lost: {why}");
         }
@@ -205,11 +205,25 @@ impl Renewer {
                 let _ = answer.send(outcome);
             }
             Order::Ttl(ttl) => self.set_ttl(ttl).await,
+            Order::Depart(departure, answer) => {
+                let outcome = self.depart(*departure).await;
+                let _ = answer.send(outcome);
+            }
+            Order::Relocate(way, answer) => {
+                self.relocate(*way);
+                let _ = answer.send(());
+            }
+            Order::Await(arrival) => {
+                self.publish.send_modify(|tenure| tenure.arrival = Some(arrival));
+            }
         }
     }
 
     async fn acquire(&mut self) -> Result<bool, StoreError> {
         let session = self.session().await?;
+        if self.arrive(&session).await? {
+            return Ok(true);
+        }
         let Some(dcs) = &self.dcs else { return Ok(false) };
         match dcs.acquire(&self.terms.me, &session).await {
             Ok(Acquire::Won(leadership, sent)) => {
@@ -234,14 +248,14 @@ impl Renewer {
         }
     }
 
-    fn failed(&mut self, error: StoreError) -> Result<bool, StoreError> {
+    pub(super) fn failed(&mut self, error: StoreError) -> Result<bool, StoreError> {
         if matches!(error, StoreError::LeaseGone) {
             self.lost("its session has ended in the store");
         }
         Err(error)
     }
 
-    fn take(&mut self, leadership: Leadership, session: &Session, sent: Moment) {
+    pub(super) fn take(&mut self, leadership: Leadership, session: &Session, sent: Moment) {
         // What an earlier reign granted is over.
         self.publish.send_modify(|tenure| tenure.held = None);
         self.leadership = Some(leadership);

@@ -63,7 +63,8 @@ impl Office {
         let client = Client::new(&ClientSettings::default()).unwrap();
         let clerk =
             Clerk { dcs: dcs.clone(), seen: seen.clone(), status: status.clone(), client: client.clone() };
-        let desk = Desk { dcs: dcs.clone(), seen, status, client, inbox: asked, to_node };
+        let (to_mover, _) = mpsc::channel(1);
+        let desk = Desk { dcs: dcs.clone(), seen, status, client, inbox: asked, to_node, to_mover };
         tasks.spawn(desk.run());
         Self { memory, faults, clerk, dcs, inbox, node, member, _tasks: tasks, _stop: stop }
     }

@@ -66,7 +66,7 @@ pub(crate) enum Raft {
 }
 
 /// A random number that is not 0.
-fn random() -> Option<u64> {
+pub(crate) fn random() -> Option<u64> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(u64::from_be_bytes(bytes).max(1))
