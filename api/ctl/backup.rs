@@ -33,7 +33,11 @@ pub async fn dump(settings: &Settings, file: Option<&Path>) -> anyhow::Result<()
     let unread = || format!("cluster {} cannot be read at {}", reach.cluster(), reach.place());
     let dump = reach.store().dump(reach.section()).await.with_context(unread)?;
     if dump.records.is_empty() {
-        bail!("the store at {} has no records of cluster {}: there is nothing to write", reach.place(), reach.cluster());
+        bail!(
+            "the store at {} has no records of cluster {}: there is nothing to write",
+            reach.place(),
+            reach.cluster()
+        );
     }
     let Some(file) = file.filter(|file| *file != Path::new("-")) else { return say(dump.text().trim_end()) };
     let unwritten = || format!("{} cannot be written", file.display());
@@ -56,7 +60,12 @@ pub async fn dump(settings: &Settings, file: Option<&Path>) -> anyhow::Result<()
 ///
 /// # Errors
 /// If the file does not fit, somebody leads, or the store does not answer.
-pub async fn load(settings: &Settings, file: &Path, into: Option<Section>, force: bool) -> anyhow::Result<()> {
+pub async fn load(
+    settings: &Settings,
+    file: &Path,
+    into: Option<Section>,
+    force: bool,
+) -> anyhow::Result<()> {
     let unread = || format!("{} cannot be read", file.display());
     let mut text = String::new();
     if file == Path::new("-") {
@@ -67,7 +76,9 @@ pub async fn load(settings: &Settings, file: &Path, into: Option<Section>, force
     let dump = Dump::read(&text).with_context(|| format!("{} was not loaded", file.display()))?;
     let store = match (into, &settings.second_store) {
         (None, None) => &settings.store,
-        (None, Some(_)) => bail!("the configuration names two stores: say which with --into raft or --into etcd3"),
+        (None, Some(_)) => {
+            bail!("the configuration names two stores: say which with --into raft or --into etcd3")
+        }
         (Some(section), _) => settings
             .store_of(section.name())
             .with_context(|| format!("the configuration has no section {}", section.name()))?,
@@ -91,5 +102,7 @@ pub async fn load(settings: &Settings, file: &Path, into: Option<Section>, force
         }
         refusal => anyhow::Error::new(refusal),
     })?;
-    say(format!("{written} records of cluster {scope} were written. Start its daemons, the one that led last first"))
+    say(format!(
+        "{written} records of cluster {scope} were written. Start its daemons, the one that led last first"
+    ))
 }

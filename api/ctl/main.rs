@@ -18,8 +18,8 @@ mod query;
 mod reach;
 #[cfg(test)]
 mod reference;
-mod remove;
 mod relocation;
+mod remove;
 mod rest;
 mod restart;
 mod roster;

@@ -32,7 +32,10 @@ pub async fn relocate(settings: &Settings, to: Section, force: bool) -> anyhow::
     let seen = reach.look().await?;
     let members = choose(&reach, &seen, &[], Role::Any)?;
     let Some(leader) = members.iter().copied().find(|member| member.leads()) else {
-        bail!("cluster {} has no leader, and only a leader can move it: look at matriarchctl why", reach.cluster());
+        bail!(
+            "cluster {} has no leader, and only a leader can move it: look at matriarchctl why",
+            reach.cluster()
+        );
     };
     if seen.modes.pause {
         bail!("the cluster is paused: run matriarchctl resume first");
@@ -45,7 +48,9 @@ pub async fn relocate(settings: &Settings, to: Section, force: bool) -> anyhow::
     all("prepare", None).await?;
     all("check", None).await?;
     let told = ask(&reach, leader, to, "announce", None).await.context("nothing was changed")?;
-    let Some(seal) = told.get("seal").and_then(Value::as_str) else { bail!("{} gave no seal: {told}", leader.name) };
+    let Some(seal) = told.get("seal").and_then(Value::as_str) else {
+        bail!("{} gave no seal: {told}", leader.name)
+    };
     if let Err(error) = all("confirm", Some(seal.to_owned())).await {
         // If this fails too, the next attempt overwrites it, and nobody minds it until then.
         if let Err(error) = ask(&reach, leader, to, "withdraw", Some(seal)).await {
@@ -81,7 +86,13 @@ async fn everybody(
     bail!("not every member is ready, so nothing was changed: {}", refused.join("; "))
 }
 
-async fn ask(reach: &Reach, member: &Entry, to: &str, step: &str, seal: Option<&str>) -> anyhow::Result<Value> {
+async fn ask(
+    reach: &Reach,
+    member: &Entry,
+    to: &str,
+    step: &str,
+    seal: Option<&str>,
+) -> anyhow::Result<Value> {
     let body = json!({"to": to, "step": step, "seal": seal});
     let name = &member.name;
     match ask_member(reach, member, Method::POST, "matriarch/store", Some(&body), STEP).await {

@@ -5,11 +5,11 @@ use config::Address;
 use dcs::{Dcs, Keys, StoreMember};
 
 use crate::args::Store;
-use crate::{backup, relocation};
 use crate::ask::{confirm, note, say};
 use crate::output::{Cell, Sheet};
 use crate::reach::{STORE, place};
 use crate::settings::Settings;
+use crate::{backup, relocation};
 
 /// Obeys one verb.
 ///

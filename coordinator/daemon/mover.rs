@@ -137,9 +137,12 @@ impl Mover {
         let way = self.parts().ways.reach(to)?;
         let (there, _) = self.look(&way, PATIENCE).await?;
         let estate = self.parts().dcs.estate().await?;
-        let draft = Passage::draft(self.parts().ways.present().section(), to, self.parts().me.clone(), self.ttl()?)?;
+        let draft =
+            Passage::draft(self.parts().ways.present().section(), to, self.parts().me.clone(), self.ttl()?)?;
         let passage = there.announce(&estate, draft).await.context("the new store was not prepared")?;
-        tracing::info!("the cluster's records are copied to the store of the section {to}, which waits for the cluster");
+        tracing::info!(
+            "the cluster's records are copied to the store of the section {to}, which waits for the cluster"
+        );
         let said = json!({"seal": passage.seal, "generation": passage.generation});
         *announced = Some(passage);
         Ok(said)
@@ -147,7 +150,8 @@ impl Mover {
 
     async fn withdraw(&self, to: &str, seal: &str) -> anyhow::Result<serde_json::Value> {
         let mut announced = self.0.announced.lock().await;
-        let passage = announced.take_if(|passage| passage.seal == seal).context("there is no such announcement")?;
+        let passage =
+            announced.take_if(|passage| passage.seal == seal).context("there is no such announcement")?;
         let (there, _) = self.look(&self.parts().ways.reach(to)?, PATIENCE).await?;
         let done = there.withdraw(&passage).await.context("the announcement could not be taken back")?;
         Ok(json!({"withdrawn": done}))
@@ -166,7 +170,8 @@ impl Mover {
             let ttl = u64::try_from(self.ttl()?.as_millis())?;
             let draft = Passage { ttl, ..passage.clone() };
             let passage = there.announce(&estate, draft).await.context("the new store was not prepared")?;
-            let journey = Journey { way: way.clone(), there: self.connect(&way, PATIENCE).await?, estate, passage };
+            let journey =
+                Journey { way: way.clone(), there: self.connect(&way, PATIENCE).await?, estate, passage };
             match self.parts().keeper.depart(journey).await.context(UNSURE)? {
                 Arrived::Led => {
                     self.parts().dcs.relocate(&there);
@@ -260,7 +265,9 @@ impl Mover {
         let way = self.parts().ways.reach(&passage.to)?;
         let (there, view) = self.look(&way, PATIENCE).await?;
         match view.abode() {
-            Abode::Here(generation) if generation >= passage.generation => self.exchange(way, &there, None).await,
+            Abode::Here(generation) if generation >= passage.generation => {
+                self.exchange(way, &there, None).await
+            }
             Abode::Moving(Stand::Arriving(found)) if found == *passage => {
                 self.exchange(way, &there, Some(arrival)).await
             }
@@ -278,7 +285,8 @@ impl Mover {
 
     /// The store in use waits for the cluster: whether the old one is closed only that one tells.
     async fn wait_for(&self, passage: &Passage) -> anyhow::Result<()> {
-        if self.parts().keeper.tenure.borrow().arrival.as_ref().is_some_and(|known| known.passage == *passage) {
+        if self.parts().keeper.tenure.borrow().arrival.as_ref().is_some_and(|known| known.passage == *passage)
+        {
             return Ok(());
         }
         let (_, view) = self.look(&self.parts().ways.reach(&passage.from)?, PATIENCE).await?;
@@ -311,7 +319,10 @@ impl Mover {
     }
 
     async fn exchange(&self, way: Way, there: &Dcs, arrival: Option<Arrival>) -> anyhow::Result<()> {
-        tracing::info!("the cluster has moved to the store of the section {}: this node follows", way.section());
+        tracing::info!(
+            "the cluster has moved to the store of the section {}: this node follows",
+            way.section()
+        );
         self.parts().keeper.relocate(way).await?;
         if let Some(arrival) = arrival {
             self.parts().keeper.may_arrive(arrival).await;

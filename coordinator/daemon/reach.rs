@@ -143,7 +143,8 @@ async fn of_one(way: &Way, keys: &Keys) -> Result<(Dcs, ClusterView), Obstacle> 
 async fn of_two(ways: &Ways, other: &Way, keys: &Keys) -> Result<(Dcs, ClusterView), Obstacle> {
     let present = ways.present();
     let (first, second) = tokio::join!(Box::pin(look(&present, keys)), Box::pin(look(other, keys)));
-    let abode = |looked: &Result<(Dcs, ClusterView), Obstacle>| looked.as_ref().ok().map(|(_, view)| view.abode());
+    let abode =
+        |looked: &Result<(Dcs, ClusterView), Obstacle>| looked.as_ref().ok().map(|(_, view)| view.abode());
     let sections = [present.section(), other.section()];
     match ways::choose(abode(&first).as_ref(), abode(&second).as_ref(), sections) {
         Choice::First => first,

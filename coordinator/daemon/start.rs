@@ -17,12 +17,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::lease::{Flags, Keeper, Terms};
+use crate::mover::{self, Mover};
 use crate::node::{Node, Parts, Signal, disarm_by_force};
 use crate::postgres::Paths;
 use crate::postgres::parameters::Catalog;
 use crate::settings::{self, Settings};
 use crate::source::Source;
-use crate::mover::{self, Mover};
 use crate::ways::Ways;
 use crate::{alone, logs, publish, reach, serve, version};
 

@@ -61,7 +61,8 @@ impl Ways {
             bail!("the cluster lives in the store of the section {section} already");
         }
         let file = self.0.source.load().map_err(|problems| anyhow::anyhow!("{problems}"))?.node;
-        let named = [&file.store, &file.second_store].into_iter().flatten().find(|store| store.section() == section);
+        let named =
+            [&file.store, &file.second_store].into_iter().flatten().find(|store| store.section() == section);
         let Some(named) = named else {
             bail!(
                 "the configuration of this node has no section {section}: write it beside the section {}, and leave that \
@@ -72,7 +73,8 @@ impl Ways {
         if let Some(open) = self.other().filter(|way| way.section() == section && !is_newer(way, named)) {
             return Ok(open);
         }
-        let way = Way::to(named).with_context(|| format!("the store of the section {section} cannot be used"))?;
+        let way =
+            Way::to(named).with_context(|| format!("the store of the section {section} cannot be used"))?;
         self.set_other(Some(way.clone()));
         Ok(way)
     }
@@ -143,7 +145,13 @@ pub fn choose(first: Option<&Abode>, second: Option<&Abode>, sections: [&str; 2]
             "both stores of the configuration, {one} and {two}, say that the cluster lives there: take out the section of \
              the one that it does not live in; matriarchctl list, with a file that names only one, shows what each knows"
         )),
-        (Some(Abode::Here(a)), Some(Abode::Here(b))) => if a > b { Choice::First } else { Choice::Second },
+        (Some(Abode::Here(a)), Some(Abode::Here(b))) => {
+            if a > b {
+                Choice::First
+            } else {
+                Choice::Second
+            }
+        }
         (Some(Abode::Here(_)), _) => Choice::First,
         (_, Some(Abode::Here(_))) => Choice::Second,
         (Some(Abode::Moving(a)), Some(Abode::Moving(b))) if a.passage() == b.passage() => match (a, b) {
@@ -152,8 +160,12 @@ pub fn choose(first: Option<&Abode>, second: Option<&Abode>, sections: [&str; 2]
         },
         (Some(Abode::Nowhere), Some(Abode::Nowhere)) => Choice::First,
         (None, None) => wait(format!("neither {one} nor {two} answers")),
-        (None, Some(_)) => wait(format!("{one} does not answer, and by {two} alone nobody knows where the cluster lives")),
-        (Some(_), None) => wait(format!("{two} does not answer, and by {one} alone nobody knows where the cluster lives")),
+        (None, Some(_)) => {
+            wait(format!("{one} does not answer, and by {two} alone nobody knows where the cluster lives"))
+        }
+        (Some(_), None) => {
+            wait(format!("{two} does not answer, and by {one} alone nobody knows where the cluster lives"))
+        }
         (Some(_), Some(_)) => wait(format!(
             "the cluster is neither in {one} nor in {two}: it has moved to a third store, or one of the sections names \
              another store than it did"

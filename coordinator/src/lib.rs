@@ -37,8 +37,8 @@ pub use local::{
     Control, ControlState, Data, Postgres, Process, Running, Slot, Standby, Unfinished, Upstream,
 };
 pub use observation::{
-    Arrival, Asked, Bootstrap, Consent, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair, Request,
-    Standing, Store, Wish,
+    Arrival, Asked, Bootstrap, Consent, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair,
+    Request, Standing, Store, Wish,
 };
 pub use past::{Intent, Past, Setback};
 pub use reason::Reason;

@@ -295,7 +295,8 @@ impl Observation {
     /// Between two stores nobody leads, until one may open the new one.
     fn standing_between(&self, stand: &Stand) -> Standing {
         let opens = |arrival: &Arrival| {
-            matches!(stand, Stand::Arriving(passage) if *passage == arrival.passage) && self.now >= arrival.from
+            matches!(stand, Stand::Arriving(passage) if *passage == arrival.passage)
+                && self.now >= arrival.from
         };
         match self.arrival.as_ref().is_some_and(opens) {
             true => Standing::Vacant,
@@ -312,7 +313,11 @@ impl Observation {
         }
         match &self.store.view {
             // It closed the old store itself: what it was granted there ends by itself, and nobody opens the new one sooner.
-            Some(view) if view.passage.as_ref().is_some_and(|stand| stand.passage().leader == self.me.name) => true,
+            Some(view)
+                if view.passage.as_ref().is_some_and(|stand| stand.passage().leader == self.me.name) =>
+            {
+                true
+            }
             Some(view) if self.store.reachable && view.revision >= held.revision => view
                 .leader
                 .as_ref()

@@ -67,7 +67,9 @@ pub enum DumpError {
         written: String,
     },
     /// It is of a cluster with another name.
-    #[error("the file is of the cluster at {theirs}, and this is {ours}: check scope and namespace, or the file")]
+    #[error(
+        "the file is of the cluster at {theirs}, and this is {ours}: check scope and namespace, or the file"
+    )]
     OtherName {
         /// The path in the file.
         theirs: String,
@@ -75,7 +77,9 @@ pub enum DumpError {
         ours: String,
     },
     /// It is of another cluster.
-    #[error("the file is of the cluster with system identifier {theirs}, and the store has {ours}: nothing was written")]
+    #[error(
+        "the file is of the cluster with system identifier {theirs}, and the store has {ours}: nothing was written"
+    )]
     OtherCluster {
         /// The identifier in the file.
         theirs: String,
@@ -83,7 +87,9 @@ pub enum DumpError {
         ours: SystemId,
     },
     /// Somebody leads.
-    #[error("{0} holds the leader lease in this store: only the records of a cluster without a leader can be replaced; stop its daemons first")]
+    #[error(
+        "{0} holds the leader lease in this store: only the records of a cluster without a leader can be replaced; stop its daemons first"
+    )]
     Led(String),
     /// The store has seen more than the backup.
     #[error(
@@ -169,7 +175,11 @@ fn writes<'a>(
             && !wanted.clone().any(|(relative, _)| path(relative) == record.key)
     });
     let mut all: Vec<Write> = stale.map(|record| Write::Delete(record.key.clone())).collect();
-    all.extend(wanted.map(|(relative, value)| Write::Put { key: path(relative), value: value.to_owned(), lease: 0 }));
+    all.extend(wanted.map(|(relative, value)| Write::Put {
+        key: path(relative),
+        value: value.to_owned(),
+        lease: 0,
+    }));
     all
 }
 
@@ -181,7 +191,8 @@ impl Dump {
     pub fn read(text: &str) -> Result<Self, DumpError> {
         let dump: Self = serde_json::from_str(text).map_err(|error| DumpError::Form(error.to_string()))?;
         if dump.format != FORMAT || dump.version != VERSION {
-            let found = format!("it says {:?} version {}, known is version {VERSION}", dump.format, dump.version);
+            let found =
+                format!("it says {:?} version {}, known is version {VERSION}", dump.format, dump.version);
             return Err(DumpError::Form(found));
         }
         let found = dump.sum();
@@ -221,7 +232,11 @@ impl Dcs {
         let (view, snapshot) = self.read_all().await?;
         let estate = Estate::of(self.keys(), &snapshot, view.generation);
         if estate.records.len() > MOST {
-            let many = format!("{} records are below {}, more than fit into one transaction ({MOST})", estate.records.len(), self.keys().base());
+            let many = format!(
+                "{} records are below {}, more than fit into one transaction ({MOST})",
+                estate.records.len(),
+                self.keys().base()
+            );
             return Err(StoreError::Refused(many));
         }
         Ok(estate)
@@ -283,8 +298,11 @@ impl Dcs {
             return Err(DumpError::Older { theirs, their_generation, ours, generation: begun });
         }
         let goes_on = snapshot.revision.0 > dump.epoch && here.passage.is_none();
-        let generation =
-            if goes_on { here.generation.max(1) } else { dump.generation.max(here.generation).max(begun) + 1 };
+        let generation = if goes_on {
+            here.generation.max(1)
+        } else {
+            dump.generation.max(here.generation).max(begun) + 1
+        };
         let modified = |place: &Place| {
             let key = self.path(place);
             let found = snapshot.records.iter().find(|record| record.key == key);

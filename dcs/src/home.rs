@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use crate::Revision;
 use crate::backend::{Backend, Watch};
-use crate::store::{Batch, Committed, Condition, Event, Grant, Patience, Record, Snapshot, Store, StoreError, Txn};
+use crate::store::{
+    Batch, Committed, Condition, Event, Grant, Patience, Record, Snapshot, Store, StoreError, Txn,
+};
 
 /// How many revisions a generation has room for: 2^48, at a thousand writes a second for nine thousand years.
 const ROOM: u32 = 48;
@@ -39,7 +41,8 @@ impl Home {
     async fn offset(&self, patience: Patience) -> Result<i64, StoreError> {
         match self.generation.load(Ordering::Acquire) {
             0 => {
-                let read = Box::pin(self.backend.undisturbed(&self.prefix, patience)).await.map_err(unsent)?;
+                let read =
+                    Box::pin(self.backend.undisturbed(&self.prefix, patience)).await.map_err(unsent)?;
                 Ok(self.note(&read.records))
             }
             known => Ok(offset(known)),

@@ -213,7 +213,11 @@ impl Dcs {
         // Another generation may have begun since this connection read it: the new reign's epoch tells it.
         self.home().forget();
         let sent = session.renewed();
-        if Moment::now().since(sent) > session.ttl() / 4 { self.renew_session(session).await } else { Ok(sent) }
+        if Moment::now().since(sent) > session.ttl() / 4 {
+            self.renew_session(session).await
+        } else {
+            Ok(sent)
+        }
     }
 
     /// Runs a transaction that writes the leader key, and tells from the key what came of it.

@@ -139,7 +139,8 @@ impl Dcs {
         let generation = if again { here.generation } else { next };
         let passage = Passage { generation, ..draft };
         let key = self.path(&Place::Leader);
-        let stood = snapshot.records.iter().find(|record| record.key == key).map_or(0, |record| record.modified);
+        let stood =
+            snapshot.records.iter().find(|record| record.key == key).map_or(0, |record| record.modified);
         let mut then = estate.writes(self.keys(), &snapshot);
         then.push(put(key.clone(), Stand::Arriving(passage.clone()).text()));
         then.push(put(self.path(&Place::Generation), generation.to_string()));
@@ -148,7 +149,9 @@ impl Dcs {
         self.home().forget();
         match done?.held {
             true => Ok(passage),
-            false => Err(StoreError::Refused("somebody else has written the leader key there meanwhile".to_owned())),
+            false => Err(StoreError::Refused(
+                "somebody else has written the leader key there meanwhile".to_owned(),
+            )),
         }
     }
 
@@ -219,9 +222,7 @@ impl Dcs {
     }
 
     /// Everything, as it is and as it is understood.
-    pub(crate) async fn read_all(
-        &self,
-    ) -> Result<(crate::ClusterView, crate::store::Snapshot), StoreError> {
+    pub(crate) async fn read_all(&self) -> Result<(crate::ClusterView, crate::store::Snapshot), StoreError> {
         let snapshot = self.home().load(&self.keys().prefix(), self.patience()).await?;
         Ok((text::view(self.keys(), &snapshot.records, snapshot.revision), snapshot))
     }

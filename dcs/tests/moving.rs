@@ -14,8 +14,8 @@ mod ground;
 use std::time::Duration;
 
 use dcs::{
-    Abode, Acquire, Dcs, Departure, Dump, DumpError, Epoch, Fault, Memory, On, Passage, Place, RenewError, Stand,
-    StoreError, SystemId,
+    Abode, Acquire, Dcs, Departure, Dump, DumpError, Epoch, Fault, Memory, On, Passage, Place, RenewError,
+    Stand, StoreError, SystemId,
 };
 use ground::{Follower, Ground, Kind, name, view, won};
 use serde_json::json;
@@ -92,7 +92,10 @@ async fn there_and_back(from: Ground, to: Ground) {
     let seen = seen.view.unwrap();
     assert_eq!((seen.abode(), seen.epoch() >= second.epoch()), (Abode::Here(2), true));
     assert_eq!(seen.config.as_ref().unwrap().value, json!({"ttl": 10}));
-    assert!(!here.write_config(&json!({}), Some(guard)).await.unwrap(), "a guard of another generation never holds");
+    assert!(
+        !here.write_config(&json!({}), Some(guard)).await.unwrap(),
+        "a guard of another generation never holds"
+    );
     let guard = seen.config.as_ref().map(|config| config.revision);
     assert!(here.write_config(&json!({"ttl": 20}), guard).await.unwrap());
 
@@ -168,7 +171,10 @@ async fn an_attempt_leaves_nothing(from: Ground, to: Ground) {
     // Another cluster of this name is not overwritten, not even by its own kind.
     furnished(&there).await;
     let refused = there.announce(&estate, draft("s3")).await;
-    assert!(matches!(&refused, Err(StoreError::Refused(why)) if why.contains("system identifier 77101450")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(StoreError::Refused(why)) if why.contains("system identifier 77101450")),
+        "{refused:?}"
+    );
 }
 
 /// Somebody who does not lead closes nothing.
@@ -211,7 +217,10 @@ async fn backups(ground: Ground) {
     assert!(dcs.release(later).await.unwrap());
     let refused = dcs.restore(&dump).await.unwrap_err();
     let said = refused.to_string();
-    assert!(said.contains(&format!("epoch {}", dump.epoch)) && said.contains(&format!("epoch {}", epoch.0)), "{said}");
+    assert!(
+        said.contains(&format!("epoch {}", dump.epoch)) && said.contains(&format!("epoch {}", epoch.0)),
+        "{said}"
+    );
 
     // Another cluster, another name, a damaged file.
     ground.put(&Place::Initialize, "7710145069470500064").await;

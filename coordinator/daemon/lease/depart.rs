@@ -44,7 +44,9 @@ impl Renewer {
     /// # Errors
     /// The store's, from before the old one was closed: nothing has happened, or, if unknown, the next renewal tells.
     pub(super) async fn depart(&mut self, journey: Journey) -> Result<Arrived, StoreError> {
-        let (Some(dcs), Some(leadership)) = (&self.dcs, &self.leadership) else { return Ok(Arrived::NotLeading) };
+        let (Some(dcs), Some(leadership)) = (&self.dcs, &self.leadership) else {
+            return Ok(Arrived::NotLeading);
+        };
         let Some(old) = self.publish.borrow().session.clone() else { return Ok(Arrived::NotLeading) };
         let Journey { way, there, estate, passage } = journey;
         // What can be slow comes first, and the old lease is fresh when the last step but one is sent.
@@ -56,7 +58,9 @@ impl Renewer {
         };
         self.extend(old.ttl(), sent);
         let Some(held) = self.publish.borrow().leading() else { return Ok(Arrived::NotLeading) };
-        let (Some(dcs), Some(leadership)) = (&self.dcs, &self.leadership) else { return Ok(Arrived::NotLeading) };
+        let (Some(dcs), Some(leadership)) = (&self.dcs, &self.leadership) else {
+            return Ok(Arrived::NotLeading);
+        };
         let left = Moment::now().until(held.soft);
         match dcs.leave(leadership, &estate, &passage, left / 2).await? {
             Departure::Left => {}
@@ -65,7 +69,10 @@ impl Renewer {
         }
         // From here on the old store gives nothing any more: what it gave ends at its own deadline.
         self.leadership = None;
-        tracing::info!("the old store is closed: the cluster moves to the store of the section {}", passage.to);
+        tracing::info!(
+            "the old store is closed: the cluster moves to the store of the section {}",
+            passage.to
+        );
         self.enter(way, there, session, &passage, held.soft).await
     }
 

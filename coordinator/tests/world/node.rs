@@ -8,8 +8,8 @@ use std::time::Duration;
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
 use coordinator::{
-    Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres, Process, Repair,
-    Request, Running, Slot, Standby, Wish,
+    Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres,
+    Process, Repair, Request, Running, Slot, Standby, Wish,
 };
 use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
 

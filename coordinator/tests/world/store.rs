@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use config::{ClusterConfig, NodeName};
 use dcs::{
-    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand, Status, SystemId,
-    Versioned,
+    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand, Status,
+    SystemId, Versioned,
 };
 
 /// The records and the sessions under which some of them live.
