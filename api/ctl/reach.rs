@@ -95,7 +95,8 @@ pub fn place(store: &StoreConfig) -> String {
     }
 }
 
-/// The store that the cluster lives in: of two that the configuration names, the one whose records say so, else the first.
+/// The store that the cluster lives in: of two that the configuration names, the one where somebody leads, else the
+/// one whose records say so, else the first.
 async fn home<'a>(
     settings: &'a Settings,
     keys: &Keys,
@@ -103,12 +104,17 @@ async fn home<'a>(
 ) -> anyhow::Result<(Dcs, &'a StoreConfig)> {
     let first = Dcs::connect(&settings.store, keys.clone(), patience).await?;
     let Some(other) = &settings.second_store else { return Ok((first, &settings.store)) };
-    if matches!(first.load().await.map(|view| view.abode()), Ok(Abode::Here(_))) {
+    let here = first.load().await.ok().filter(|view| matches!(view.abode(), Abode::Here(_)));
+    if here.as_ref().is_some_and(|view| view.leader.is_some()) {
         return Ok((first, &settings.store));
     }
     let second = Dcs::connect(other, keys.clone(), patience).await?;
-    match second.load().await.map(|view| view.abode()) {
-        Ok(Abode::Here(_)) => Ok((second, other)),
+    match second.load().await {
+        Ok(there)
+            if there.leader.is_some() || (here.is_none() && matches!(there.abode(), Abode::Here(_))) =>
+        {
+            Ok((second, other))
+        }
         _ => Ok((first, &settings.store)),
     }
 }

@@ -1,6 +1,8 @@
 //! Clusters that move between the embedded store and etcd while they serve, what a move that is cut off leaves, and
 //! backups of the store's records. Every cluster here is changed for good, so each test has its own.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -169,6 +171,11 @@ async fn a_move_that_cannot_be_made_changes_nothing() {
         assert!(done.err.contains(hint) && done.err.contains("nothing was changed"), "{}", done.err);
         let view = embedded(&cluster).await.load().await.unwrap();
         assert_eq!((view.abode(), view.leader.unwrap().name.as_str()), (Abode::Here(1), leader.as_str()));
+        // Whatever was announced is taken back.
+        if let Ok(keys) = etcd.keys(&cluster.key("")).await {
+            let left = keys.iter().filter(|key| !key.key.ends_with("/initialize"));
+            assert_eq!(left.count(), 0, "{keys:?}");
+        }
     };
     for node in &cluster.nodes[..2] {
         node.edit(&etcd_section(&cluster)).unwrap();
@@ -183,7 +190,22 @@ async fn a_move_that_cannot_be_made_changes_nothing() {
     refused("7710145069470500063").await;
     etcd.delete(&cluster.key("initialize")).await.unwrap();
 
-    // A namespace of its own is another store, as far as a cluster can tell.
+    // Another store under the same section: the leader's announcement is not there.
+    let user = RunAs::choose().unwrap();
+    let dir = cluster.dir().join("another");
+    std::fs::create_dir(&dir).unwrap();
+    user.own(&dir).unwrap();
+    let apart = chaos::net::Net::take().unwrap();
+    let another = Etcd::start(setup::etcd().await.unwrap(), 1, &apart, &dir, &user).unwrap();
+    another.wait_ready(PATIENCE).await.unwrap();
+    let hosts = json!({"etcd3": {"hosts": [format!("{}:{}", apart.address(1), chaos::net::ETCD)]}});
+    cluster.nodes[1].edit(&hosts).unwrap();
+    refused(
+        "n2 (412): the store of the section etcd3, as this node's configuration describes it, is not the one",
+    )
+    .await;
+    cluster.nodes[1].edit(&etcd_section(&cluster)).unwrap();
+
     etcd.signal(Signal::STOP);
     refused("n1 (412)").await;
     etcd.signal(Signal::CONT);

@@ -94,7 +94,7 @@ impl Mover {
     async fn obey(&self, request: MoveRequest) -> Reply {
         let to = request.to.as_str();
         let done = match request.step {
-            MoveStep::Prepare => self.parts().ways.reach(to).map(|_| json!({"prepared": to})),
+            MoveStep::Prepare => self.prepare(to),
             MoveStep::Check => self.check(to).await,
             MoveStep::Confirm(seal) => self.confirm(to, &seal).await,
             MoveStep::Announce => self.announce(to).await,
@@ -105,6 +105,18 @@ impl Mover {
             },
         };
         done.map_or_else(|error| Reply::text(412, format!("{error:#}")), |said| Reply::json(200, said))
+    }
+
+    /// Opens the way to the new store, and notes in which one the cluster lives until then.
+    fn prepare(&self, to: &str) -> anyhow::Result<serde_json::Value> {
+        let Parts { ways, seen, .. } = self.parts();
+        ways.reach(to)?;
+        if let Some(view) = &seen.borrow().view
+            && let Abode::Here(generation) = view.abode()
+        {
+            ways.remember(generation);
+        }
+        Ok(json!({"prepared": to}))
     }
 
     /// Whether the new store answers and is free.
@@ -170,12 +182,14 @@ impl Mover {
             let ttl = u64::try_from(self.ttl()?.as_millis())?;
             let draft = Passage { ttl, ..passage.clone() };
             let passage = there.announce(&estate, draft).await.context("the new store was not prepared")?;
+            let generation = passage.generation;
             let journey =
                 Journey { way: way.clone(), there: self.connect(&way, PATIENCE).await?, estate, passage };
             match self.parts().keeper.depart(journey).await.context(UNSURE)? {
                 Arrived::Led => {
                     self.parts().dcs.relocate(&there);
                     self.parts().ways.exchange();
+                    self.parts().ways.remember(generation);
                     *announced = None;
                     return Ok(json!({"leader": self.parts().me.as_str(), "store": to}));
                 }
@@ -266,14 +280,14 @@ impl Mover {
         let (there, view) = self.look(&way, PATIENCE).await?;
         match view.abode() {
             Abode::Here(generation) if generation >= passage.generation => {
-                self.exchange(way, &there, None).await
+                self.exchange(way, &there, generation, None).await
             }
             Abode::Moving(Stand::Arriving(found)) if found == *passage => {
-                self.exchange(way, &there, Some(arrival)).await
+                self.exchange(way, &there, passage.generation, Some(arrival)).await
             }
             // It has gone on from there.
             Abode::Moving(stand) if stand.passage().generation > passage.generation => {
-                self.exchange(way, &there, None).await
+                self.exchange(way, &there, passage.generation, None).await
             }
             _ => bail!(
                 "the cluster has moved to the store of the section {}, and the store that this node's configuration names \
@@ -305,7 +319,7 @@ impl Mover {
         let Some(way) = self.parts().ways.other() else { return Ok(()) };
         let (there, view) = self.look(&way, PATIENCE).await?;
         match view.abode() {
-            Abode::Here(found) if found > generation => self.exchange(way, &there, None).await,
+            Abode::Here(found) if found > generation => self.exchange(way, &there, found, None).await,
             _ => Ok(()),
         }
     }
@@ -318,7 +332,13 @@ impl Mover {
         Arrival { passage: passage.clone(), from }
     }
 
-    async fn exchange(&self, way: Way, there: &Dcs, arrival: Option<Arrival>) -> anyhow::Result<()> {
+    async fn exchange(
+        &self,
+        way: Way,
+        there: &Dcs,
+        generation: u64,
+        arrival: Option<Arrival>,
+    ) -> anyhow::Result<()> {
         tracing::info!(
             "the cluster has moved to the store of the section {}: this node follows",
             way.section()
@@ -329,6 +349,7 @@ impl Mover {
         }
         self.parts().dcs.relocate(there);
         self.parts().ways.exchange();
+        self.parts().ways.remember(generation);
         Ok(())
     }
 }

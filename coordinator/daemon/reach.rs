@@ -146,7 +146,8 @@ async fn of_two(ways: &Ways, other: &Way, keys: &Keys) -> Result<(Dcs, ClusterVi
     let abode =
         |looked: &Result<(Dcs, ClusterView), Obstacle>| looked.as_ref().ok().map(|(_, view)| view.abode());
     let sections = [present.section(), other.section()];
-    match ways::choose(abode(&first).as_ref(), abode(&second).as_ref(), sections) {
+    let memory = ways.memory();
+    match ways::choose(abode(&first).as_ref(), abode(&second).as_ref(), sections, memory.as_ref()) {
         Choice::First => first,
         Choice::Second => {
             tracing::info!("the cluster lives in {} (section {})", other.names().0, other.section());

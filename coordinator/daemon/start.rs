@@ -67,7 +67,7 @@ async fn live(loaded: Loaded, source: Source) -> anyhow::Result<i32> {
 
     let (known, _) = ClusterConfig::from_document(&publish::cached_document(&paths).unwrap_or_default());
     let grace = (!known.pause).then(|| known.ttl.min(FIRST_WORD));
-    let ways = match Ways::open(&node, source.again()) {
+    let ways = match Ways::open(&node, source.again(), paths.beside(".store")) {
         Ok(ways) => ways,
         Err(error) => {
             if grace.is_some() {
@@ -100,6 +100,9 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
     let Some((dcs, view)) = reached else { return Ok(0) };
     let client = Client::new(&api::client::ClientSettings::for_peers(&node.ctl))?;
     refuse_duplicate(&node, &view, &client).await?;
+    if let dcs::Abode::Here(generation) = view.abode() {
+        ways.remember(generation);
+    }
 
     let (cluster, warned) = cluster_settings(&node, &view, publish::cached_document(&paths));
     let settings = Arc::new(Settings::new(Arc::clone(&node), Arc::new(cluster), version));

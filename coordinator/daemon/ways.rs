@@ -1,6 +1,7 @@
 //! The stores that this node knows: the one that its cluster lives in, and perhaps a second, to or from which the
 //! cluster moves. Which is which the stores' own records say; nothing here writes.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
@@ -8,6 +9,7 @@ use config::{NodeConfig, StoreConfig};
 use dcs::{Abode, Stand};
 use tokio::sync::watch;
 
+use crate::postgres::files;
 use crate::source::Source;
 use crate::way::Way;
 
@@ -19,16 +21,21 @@ struct Inner {
     present: watch::Sender<Way>,
     other: Mutex<Option<Way>>,
     source: Source,
+    /// Where the node notes, beside its data, in which store it last knew its cluster.
+    note: PathBuf,
 }
+
+/// In which store a node last knew its cluster: the section that names it, and the cluster's generation.
+pub type Memory = (String, u64);
 
 impl Ways {
     /// Opens the ways that a configuration names. A second one that cannot be opened is missed only by a move.
     ///
     /// # Errors
     /// If the only one, or the first of two, cannot be opened.
-    pub fn open(node: &NodeConfig, source: Source) -> anyhow::Result<Self> {
+    pub fn open(node: &NodeConfig, source: Source, note: PathBuf) -> anyhow::Result<Self> {
         let present = watch::Sender::new(Way::open(node)?);
-        let ways = Self(Arc::new(Inner { present, other: Mutex::new(None), source }));
+        let ways = Self(Arc::new(Inner { present, other: Mutex::new(None), source, note }));
         if let Some(second) = &node.second_store {
             match Way::to(second) {
                 Ok(way) => ways.set_other(Some(way)),
@@ -87,6 +94,28 @@ impl Ways {
         }
     }
 
+    /// In which store this node last knew its cluster.
+    pub fn memory(&self) -> Option<Memory> {
+        let text = std::fs::read_to_string(&self.0.note).ok()?;
+        let (section, generation) = text.trim().split_once(' ')?;
+        Some((section.to_owned(), generation.parse().ok()?))
+    }
+
+    /// Notes that the cluster lives in the store in use. Without the note a start needs both stores.
+    pub fn remember(&self, generation: u64) {
+        let now = (self.present().section().to_owned(), generation.max(1));
+        if self.memory().as_ref() == Some(&now) {
+            return;
+        }
+        let (note, text) = (&self.0.note, format!("{} {}\n", now.0, now.1));
+        if let Err(error) = files::replace_if_changed(note, text.as_bytes(), 0o600) {
+            tracing::warn!(
+                "{} cannot be written, so a start while a store is away may have to wait: {error}",
+                note.display()
+            );
+        }
+    }
+
     fn set_other(&self, way: Option<Way>) {
         *self.0.other.lock().unwrap_or_else(PoisonError::into_inner) = way;
     }
@@ -135,38 +164,44 @@ pub enum Choice {
     Refuse(String),
 }
 
-/// Where the cluster lives, by what two stores say; nothing from one that does not answer. A store that says *here*
-/// is right, whatever the other one would say: it was closed before, or has never been open.
-pub fn choose(first: Option<&Abode>, second: Option<&Abode>, sections: [&str; 2]) -> Choice {
+/// Where the cluster lives, by what two stores say; nothing from one that does not answer.
+///
+/// Of the stores that a cluster has moved between one says *here* at most, and it is right. But records can also have
+/// been left by hand, so a store alone is believed only if the node knew its cluster there, or nothing as new.
+pub fn choose(
+    first: Option<&Abode>,
+    second: Option<&Abode>,
+    sections: [&str; 2],
+    memory: Option<&Memory>,
+) -> Choice {
     let [one, two] = sections;
-    let wait = |why: String| Choice::Wait(why);
+    let known = |section: &str, found: u64| {
+        memory.is_some_and(|(last, generation)| last == section || found > *generation)
+    };
+    let alone = |here: &str, away: &str| {
+        Choice::Wait(format!(
+            "{away} does not answer, and by {here} alone nobody knows where the cluster lives"
+        ))
+    };
     match (first, second) {
         (Some(Abode::Here(a)), Some(Abode::Here(b))) if a == b => Choice::Refuse(format!(
             "both stores of the configuration, {one} and {two}, say that the cluster lives there: take out the section of \
              the one that it does not live in; matriarchctl list, with a file that names only one, shows what each knows"
         )),
-        (Some(Abode::Here(a)), Some(Abode::Here(b))) => {
-            if a > b {
-                Choice::First
-            } else {
-                Choice::Second
-            }
-        }
-        (Some(Abode::Here(_)), _) => Choice::First,
-        (_, Some(Abode::Here(_))) => Choice::Second,
-        (Some(Abode::Moving(a)), Some(Abode::Moving(b))) if a.passage() == b.passage() => match (a, b) {
-            (Stand::Arriving(_), _) => Choice::First,
-            (Stand::Left(_), _) => Choice::Second,
+        (Some(Abode::Here(a)), Some(Abode::Here(b))) if a < b => Choice::Second,
+        (Some(Abode::Here(_)), Some(_)) => Choice::First,
+        (Some(_), Some(Abode::Here(_))) => Choice::Second,
+        (Some(Abode::Here(found)), None) if known(one, *found) => Choice::First,
+        (None, Some(Abode::Here(found))) if known(two, *found) => Choice::Second,
+        (Some(Abode::Moving(a)), Some(Abode::Moving(b))) if a.passage() == b.passage() => match a {
+            Stand::Arriving(_) => Choice::First,
+            Stand::Left(_) => Choice::Second,
         },
         (Some(Abode::Nowhere), Some(Abode::Nowhere)) => Choice::First,
-        (None, None) => wait(format!("neither {one} nor {two} answers")),
-        (None, Some(_)) => {
-            wait(format!("{one} does not answer, and by {two} alone nobody knows where the cluster lives"))
-        }
-        (Some(_), None) => {
-            wait(format!("{two} does not answer, and by {one} alone nobody knows where the cluster lives"))
-        }
-        (Some(_), Some(_)) => wait(format!(
+        (None, None) => Choice::Wait(format!("neither {one} nor {two} answers")),
+        (None, Some(_)) => alone(two, one),
+        (Some(_), None) => alone(one, two),
+        (Some(_), Some(_)) => Choice::Wait(format!(
             "the cluster is neither in {one} nor in {two}: it has moved to a third store, or one of the sections names \
              another store than it did"
         )),
@@ -193,14 +228,19 @@ mod tests {
 
     #[test]
     fn a_node_starts_where_its_cluster_lives_and_nowhere_else() {
-        let choice = |first: Option<Abode>, second: Option<Abode>| {
-            choose(first.as_ref(), second.as_ref(), ["etcd3", "raft"])
+        let knew = |memory: Option<(&str, u64)>, first: Option<Abode>, second: Option<Abode>| {
+            let memory = memory.map(|(section, generation)| (section.to_owned(), generation));
+            choose(first.as_ref(), second.as_ref(), ["etcd3", "raft"], memory.as_ref())
         };
+        let choice = |first: Option<Abode>, second: Option<Abode>| knew(None, first, second);
         let left = |seal| Some(Abode::Moving(Stand::Left(passage(seal))));
         let arriving = |seal| Some(Abode::Moving(Stand::Arriving(passage(seal))));
         let (here, nowhere) = (|generation| Some(Abode::Here(generation)), || Some(Abode::Nowhere));
-        assert_eq!(choice(here(1), None), Choice::First);
-        assert_eq!(choice(None, here(1)), Choice::Second);
+        assert_eq!(knew(Some(("etcd3", 1)), here(1), None), Choice::First);
+        assert_eq!(knew(Some(("raft", 1)), None, here(1)), Choice::Second);
+        assert_eq!(knew(Some(("raft", 1)), here(2), None), Choice::First, "it has moved meanwhile");
+        assert!(matches!(knew(Some(("raft", 1)), here(1), None), Choice::Wait(_)), "left there by hand");
+        assert!(matches!(knew(Some(("raft", 3)), here(2), None), Choice::Wait(_)), "of long ago");
         assert_eq!(choice(arriving("a"), here(1)), Choice::Second, "announced, not yet closed");
         assert_eq!(choice(arriving("a"), left("a")), Choice::First, "closed, not yet open");
         assert_eq!(choice(left("a"), arriving("a")), Choice::Second);
@@ -211,6 +251,8 @@ mod tests {
         assert!(matches!(choice(here(1), here(1)), Choice::Refuse(_)));
         for (one, two) in [
             (None, None),
+            (here(1), None),
+            (None, here(1)),
             (nowhere(), None),
             (None, nowhere()),
             (arriving("a"), None),
