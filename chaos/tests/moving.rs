@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chaos::etcd::Etcd;
 use chaos::spec::{STORE_PASSWORD, store_address};
+use chaos::store::Keeper;
 use chaos::user::RunAs;
 use chaos::workload::Outcome;
 use chaos::{Cluster, Node, Program, Spec, Workload, setup, until};
@@ -26,6 +27,14 @@ async fn etcd_beside(cluster: &Cluster) -> Etcd {
     let etcd = Etcd::start(program, 1, cluster.net(), cluster.dir(), &user).unwrap();
     etcd.wait_ready(Duration::from_secs(20)).await.unwrap();
     etcd
+}
+
+/// The etcd that a cluster began on.
+fn etcd_of(cluster: &Cluster) -> &Etcd {
+    match &cluster.store {
+        Keeper::Etcd(etcd) => etcd,
+        Keeper::Embedded(_) => panic!("this cluster began on the embedded store"),
+    }
 }
 
 fn etcd_section(cluster: &Cluster) -> Value {
@@ -63,7 +72,7 @@ async fn embedded(cluster: &Cluster) -> Dcs {
 
 /// The leader key of etcd, if it holds a name.
 async fn leads_in_etcd(etcd: &Etcd, key: &str) -> anyhow::Result<Option<String>> {
-    let found = etcd.get(key).await?.map(|found| found.value);
+    let found = etcd.keys(key).await?.into_iter().find(|found| found.key == key).map(|found| found.value);
     Ok(found.filter(|value| !value.contains('/')))
 }
 
@@ -244,7 +253,7 @@ async fn announced() -> (Cluster, Value) {
 async fn close(cluster: &Cluster, passage: &Value) {
     let passage: dcs::Passage = serde_json::from_value(passage.clone()).unwrap();
     let text = format!("matriarch/left {}", serde_json::to_string(&passage).unwrap());
-    cluster.etcd.put(&cluster.key("leader"), &text).await.unwrap();
+    etcd_of(cluster).put(&cluster.key("leader"), &text).await.unwrap();
 }
 
 /// The leader dies with the last word that closes the old store, and then the old store dies too: the others have
@@ -263,7 +272,7 @@ async fn a_leader_that_dies_between_two_stores_is_succeeded_in_the_new_one() {
         });
         cluster.explain(follows.await).unwrap();
     }
-    cluster.etcd.signal(Signal::KILL);
+    etcd_of(&cluster).signal(Signal::KILL);
     let raft = embedded(&cluster).await;
     let view = until(PATIENCE, "a leader in the new store", async || {
         let view = raft.load().await?;
@@ -322,7 +331,7 @@ async fn an_announcement_alone_changes_nothing() {
     leader.start().unwrap();
     cluster.wait_streaming(leader, next, PATIENCE).await.unwrap();
     settled(&cluster).await;
-    assert!(leads_in_etcd(&cluster.etcd, &cluster.key("leader")).await.unwrap().is_some());
+    assert!(leads_in_etcd(etcd_of(&cluster), &cluster.key("leader")).await.unwrap().is_some());
     moved(&cluster, "raft").await;
     settled(&cluster).await;
     assert_eq!(embedded(&cluster).await.load().await.unwrap().abode(), Abode::Here(3));

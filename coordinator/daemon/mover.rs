@@ -13,7 +13,7 @@ use api::command::{Asked, Command, MoveRequest, MoveStep, Reply};
 use api::status::{NodeStatus, Role};
 use config::NodeName;
 use coordinator::Arrival;
-use dcs::{Abode, ClusterView, Dcs, Moment, Passage, Seen, Stand};
+use dcs::{Abode, ClusterView, Dcs, Moment, Passage, Seen, Stand, StoreError};
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -185,7 +185,7 @@ impl Mover {
             let generation = passage.generation;
             let journey =
                 Journey { way: way.clone(), there: self.connect(&way, PATIENCE).await?, estate, passage };
-            match self.parts().keeper.depart(journey).await.context(UNSURE)? {
+            match self.parts().keeper.depart(journey).await.map_err(unsure)? {
                 Arrived::Led => {
                     self.parts().dcs.relocate(&there);
                     self.parts().ways.exchange();
@@ -354,5 +354,12 @@ impl Mover {
     }
 }
 
-/// What an error of the last steps leaves open.
-const UNSURE: &str = "the old store may or may not be closed; matriarchctl list shows who leads, and where";
+/// Says what an error of the last steps leaves open.
+fn unsure(error: anyhow::Error) -> anyhow::Error {
+    let refused =
+        error.downcast_ref::<StoreError>().is_some_and(|error| !matches!(error, StoreError::Unknown(_)));
+    error.context(match refused {
+        true => "nothing was changed",
+        false => "the old store may or may not be closed; matriarchctl list shows who leads, and where",
+    })
+}

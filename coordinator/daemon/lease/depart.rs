@@ -51,7 +51,12 @@ impl Renewer {
         let Journey { way, there, estate, passage } = journey;
         // What can be slow comes first, and the old lease is fresh when the last step but one is sent.
         let step = self.terms.ttl / 5;
-        let session = within(step, there.open_session(self.terms.ttl)).await?;
+        let session =
+            within(step, there.open_session(self.terms.ttl)).await.map_err(|error| match error {
+                // A lease that we never heard of ends by itself.
+                StoreError::Unknown(why) => StoreError::Unreachable(why),
+                other => other,
+            })?;
         let sent = match dcs.renew(&old, leadership).await {
             Ok(sent) => sent,
             Err(error) => return Err(StoreError::Unreachable(super::chain(&error))),
