@@ -81,7 +81,8 @@ impl Home {
             lowered = Txn { when, ..txn.clone() };
             &lowered
         };
-        let mut done = self.backend.commit(txn, patience).await?;
+        // In a box: it is large, and whoever asks is moved about.
+        let mut done = Box::pin(self.backend.commit(txn, patience)).await?;
         done.revision.0 += offset;
         if let Some(record) = &mut done.record {
             raise(record, offset);
