@@ -8,10 +8,10 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use dcs::{Dcs, Dump, DumpError, Keys};
 
-use crate::args::Section;
 use crate::ask::{confirm, note, say};
 use crate::reach::{Reach, STORE, place};
 use crate::settings::Settings;
+use crate::store::Section;
 
 impl Section {
     /// As it is written in the configuration.

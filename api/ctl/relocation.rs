@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::args::{Role, Section};
+use crate::args::Role;
 use crate::ask::{confirm, note, say};
 use crate::maintain::{ask_member, choose};
 use crate::progress;
@@ -15,6 +15,7 @@ use crate::reach::Reach;
 use crate::rest::Answer;
 use crate::roster::Entry;
 use crate::settings::Settings;
+use crate::store::Section;
 
 /// How long a member may take for one step: a new embedded store is founded meanwhile.
 const STEP: Duration = Duration::from_secs(40);

@@ -1,15 +1,76 @@
 //! `store`: who keeps the embedded store, and who shall. Of clusters and Postgres it says nothing.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail};
+use clap::{Subcommand, ValueEnum};
 use config::Address;
 use dcs::{Dcs, Keys, StoreMember};
 
-use crate::args::Store;
+use crate::args::Force;
 use crate::ask::{confirm, note, say};
-use crate::output::{Cell, Sheet};
+use crate::output::{Cell, Format, Sheet};
 use crate::reach::{STORE, place};
 use crate::settings::Settings;
 use crate::{backup, relocation};
+
+/// A section of the configuration that names a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Section {
+    /// The embedded store.
+    Raft,
+    /// etcd.
+    Etcd3,
+}
+
+/// `store`.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Show the members of the embedded store
+    Members {
+        /// How to write them
+        #[arg(short, long, value_enum, default_value = "pretty")]
+        format: Format,
+    },
+    /// Let a member join that the store does not know yet; then start it with an empty raft.data_dir
+    Add {
+        /// Its raft.self_addr, HOST:PORT
+        address: String,
+    },
+    /// Remove a member for good
+    Remove {
+        /// Its address or its identity, as store members shows them
+        member: String,
+        /// Also if those that are left and can be reached are no quorum: they may then be unable to write
+        #[arg(long)]
+        below_quorum: bool,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Move the running cluster to the store of another section, without restarting Postgres
+    Move {
+        /// The section of every member's configuration that names the new store
+        #[arg(value_enum)]
+        to: Section,
+        #[command(flatten)]
+        force: Force,
+    },
+    /// Write the cluster's records to a file
+    Dump {
+        /// The file [default: standard output]
+        file: Option<PathBuf>,
+    },
+    /// Replace the cluster's records in the store by those of a file that dump has written; nobody may lead meanwhile
+    Load {
+        /// The file; - is standard input
+        file: PathBuf,
+        /// Into the store of this section, if the configuration names two
+        #[arg(long, value_enum, value_name = "SECTION")]
+        into: Option<Section>,
+        #[command(flatten)]
+        force: Force,
+    },
+}
 
 /// Obeys one verb.
 ///
