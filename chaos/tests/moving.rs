@@ -208,12 +208,11 @@ async fn a_move_that_cannot_be_made_changes_nothing() {
     let another = Etcd::start(setup::etcd().await.unwrap(), 1, &apart, &dir, &user).unwrap();
     another.wait_ready(PATIENCE).await.unwrap();
     let hosts = json!({"etcd3": {"hosts": [format!("{}:{}", apart.address(1), chaos::net::ETCD)]}});
-    cluster.nodes[1].edit(&hosts).unwrap();
-    refused(
-        "n2 (412): the store of the section etcd3, as this node's configuration describes it, is not the one",
-    )
-    .await;
-    cluster.nodes[1].edit(&etcd_section(&cluster)).unwrap();
+    let odd = cluster.nodes.iter().find(|node| node.name != leader).unwrap();
+    odd.edit(&hosts).unwrap();
+    let why = "the store of the section etcd3, as this node's configuration describes it, is not the one";
+    refused(&format!("{} (412): {why}", odd.name)).await;
+    odd.edit(&etcd_section(&cluster)).unwrap();
 
     etcd.signal(Signal::STOP);
     refused("n1 (412)").await;
