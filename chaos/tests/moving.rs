@@ -140,6 +140,11 @@ async fn a_serving_cluster_moves_to_etcd_and_back() {
         let replica = cluster.others(leader)[0];
         replica.kill_coordinator();
         replica.start().unwrap();
+        // Its record of before still stands; a move asks the daemon itself.
+        let answers = until(PATIENCE, "a daemon that answers", async || {
+            Ok((replica.code("/readiness").await == 200).then_some(()))
+        });
+        cluster.explain(answers.await).unwrap();
         settled(&cluster).await;
         // It is led there as ever: by whoever is asked to.
         let listed = ctl(&cluster, &["list"]).await;
