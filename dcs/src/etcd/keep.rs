@@ -43,7 +43,7 @@ impl Keeping {
                 },
             };
             let renewed = tokio::time::timeout(each, Box::pin(renew(pool, &endpoint, usable, lease))).await;
-            let silent = || Outcome::Doubtful(format!("{} did not answer within {each:?}", endpoint.url));
+            let silent = || Outcome::silent(&endpoint.url, each, true);
             match renewed.unwrap_or_else(|_| Err(silent())) {
                 Ok(open) => {
                     *slot = Some(open);

@@ -1,6 +1,8 @@
 //! What a failed request to etcd means: whether it may have happened, and
 //! whether another server might do better.
 
+use std::time::Duration;
+
 use etcd_client::Error;
 
 use crate::store::StoreError;
@@ -12,6 +14,8 @@ pub(super) enum Outcome {
     NotSent(String),
     /// It may have happened.
     Doubtful(String),
+    /// Nobody answered in time, so it may have happened if it was sent at all.
+    Silent { was_sent: bool, why: String },
     /// Our token or user is not accepted; a new login may help, once.
     Auth(String),
     /// It did not happen, and would not anywhere else.
@@ -30,6 +34,13 @@ const INVALID_ARGUMENT: i32 = 3;
 const ALREADY_EXISTS: i32 = 6;
 const FAILED_PRECONDITION: i32 = 9;
 const UNIMPLEMENTED: i32 = 12;
+
+impl Outcome {
+    /// No answer within an attempt's time.
+    pub fn silent(url: &str, each: Duration, was_sent: bool) -> Self {
+        Self::Silent { was_sent, why: format!("{url} did not answer within {each:?}") }
+    }
+}
 
 /// Judges an error of etcd-client.
 pub(super) fn outcome(error: &Error) -> Outcome {

@@ -276,10 +276,7 @@ impl Pool {
                     Err(error) => Outcome::Doubtful(error.to_string()),
                 },
                 Ok(Err(outcome)) => outcome,
-                Err(_) if sent.load(Ordering::Acquire) => {
-                    Outcome::Doubtful(format!("{} did not answer within {each:?}", endpoint.url))
-                }
-                Err(_) => Outcome::NotSent(format!("{} did not answer within {each:?}", endpoint.url)),
+                Err(_) => Outcome::silent(&endpoint.url, each, sent.load(Ordering::Acquire)),
             };
             if let Some(error) = self.judge(&endpoint, outcome, repeatable, &mut attempts) {
                 return Err(error);
@@ -301,13 +298,21 @@ impl Pool {
                 self.leave(endpoint, true);
                 attempts.failed(self.count(), why);
             }
+            Outcome::Silent { was_sent: false, why } => {
+                self.leave(endpoint, true);
+                attempts.unanswered(self.count(), why);
+            }
+            Outcome::Doubtful(why) | Outcome::Silent { was_sent: true, why } if !repeatable => {
+                self.doubt(endpoint);
+                return Some(StoreError::Unknown(why));
+            }
             Outcome::Doubtful(why) => {
-                let silent = endpoint.silent.fetch_add(1, Ordering::AcqRel) + 1;
-                self.leave(endpoint, silent >= 2);
-                if !repeatable {
-                    return Some(StoreError::Unknown(why));
-                }
+                self.doubt(endpoint);
                 attempts.failed(self.count(), why);
+            }
+            Outcome::Silent { was_sent: true, why } => {
+                self.doubt(endpoint);
+                attempts.unanswered(self.count(), why);
             }
             Outcome::Auth(why) => {
                 self.leave(endpoint, true);
@@ -319,6 +324,12 @@ impl Pool {
             Outcome::Final(error) => return Some(error),
         }
         None
+    }
+
+    /// Leaves a server that may have heard us, and gives its connection up the second time in a row.
+    fn doubt(&self, endpoint: &Arc<Endpoint>) {
+        let silent = endpoint.silent.fetch_add(1, Ordering::AcqRel) + 1;
+        self.leave(endpoint, silent >= 2);
     }
 
     /// Learns the other servers from the cluster's member list, unless only the listed ones may be used.

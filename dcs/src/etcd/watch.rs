@@ -46,7 +46,7 @@ impl EtcdWatch {
                 }
             };
             let opened = tokio::time::timeout(each, Box::pin(start(pool, &endpoint, prefix, from))).await;
-            let silent = || Outcome::Doubtful(format!("{} did not answer within {each:?}", endpoint.url));
+            let silent = || Outcome::silent(&endpoint.url, each, true);
             match opened.unwrap_or_else(|_| Err(silent())) {
                 Ok(stream) => {
                     let doubts = pool.doubts();
@@ -106,9 +106,10 @@ impl EtcdWatch {
                 self.pool.leave(&self.endpoint, true);
                 return Err(match outcome(&error) {
                     Outcome::Final(error) => error,
-                    Outcome::NotSent(why) | Outcome::Doubtful(why) | Outcome::Auth(why) => {
-                        StoreError::Unreachable(why)
-                    }
+                    Outcome::NotSent(why)
+                    | Outcome::Doubtful(why)
+                    | Outcome::Silent { why, .. }
+                    | Outcome::Auth(why) => StoreError::Unreachable(why),
                 });
             }
         };
