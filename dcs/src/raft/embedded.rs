@@ -196,8 +196,9 @@ fn text(panic: &Box<dyn std::any::Any + Send>) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
+/// A heartbeat twice in the shortest election timeout: one may come late, and an idle store wakes no oftener than that.
 fn timing(config: &RaftConfig) -> Timing {
-    let tick = (config.min_timeout / 6).clamp(Duration::from_millis(15), Duration::from_secs(1));
+    let tick = (config.min_timeout / 4).clamp(Duration::from_millis(15), Duration::from_secs(1));
     let ticks =
         |span: Duration| usize::try_from(span.as_millis() / tick.as_millis().max(1)).unwrap_or(usize::MAX);
     let least = ticks(config.min_timeout).max(4);
