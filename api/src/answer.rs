@@ -28,6 +28,7 @@ impl FromRequestParts<Arc<Respondent>> for Known {
     type Rejection = Infallible;
 
     async fn from_request_parts(_: &mut Parts, node: &Arc<Respondent>) -> Result<Self, Infallible> {
+        node.renew_claim().await;
         Ok(Self { status: node.status.borrow().clone(), view: node.view(), now: Moment::now() })
     }
 }
@@ -42,6 +43,7 @@ fn document(code: u16, text: Option<String>) -> Answer {
 }
 
 pub(crate) async fn health(State(node): Node, uri: Uri) -> Answer {
+    node.renew_claim().await;
     let (status, now) = (node.status.borrow().clone(), Moment::now());
     let code = health::check(uri.path(), query(&uri), &status, now);
     page::json(code, node.document(status, now))

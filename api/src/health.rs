@@ -16,6 +16,10 @@ use crate::status::{NodeStatus, Position, PostgresState, Role};
 /// A primary not looked at for longer than this is not announced as one.
 pub const PRIMARY_STALE: Duration = Duration::from_secs(1);
 
+/// A claim to take writes older than this is looked at anew before it is repeated: an idle node
+/// looks at its server about once per second, which may be too long ago when somebody asks.
+const AGING: Duration = Duration::from_millis(600);
+
 /// What is fine.
 pub const FINE: u16 = 200;
 /// What is not.
@@ -57,6 +61,12 @@ pub fn check(path: &str, query: &str, status: &NodeStatus, now: Moment) -> u16 {
         false
     };
     code(fine && tags_match(query, status))
+}
+
+/// Whether this node claims to take writes, but has not looked lately.
+#[must_use]
+pub fn is_aging(status: &NodeStatus, now: Moment) -> bool {
+    status.writable && now.since(status.looked) > AGING
 }
 
 /// `/liveness`: the node's turns go on, or nobody expects them to.

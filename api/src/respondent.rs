@@ -17,7 +17,7 @@ use crate::page::Letterhead;
 use crate::status::NodeStatus;
 use crate::{health, read, shared};
 
-/// How long `/patroni` waits for a fresh look at Postgres.
+/// How long an answer waits for a fresh look at Postgres.
 const LOOK_DEADLINE: Duration = Duration::from_millis(300);
 /// A look at Postgres not older than this is fresh.
 const FRESH: Duration = Duration::from_millis(20);
@@ -115,6 +115,14 @@ impl Respondent {
         look.notify_one();
         let fresh = status.wait_for(is_fresh);
         let _ = tokio::time::timeout(LOOK_DEADLINE, fresh).await;
+    }
+
+    /// Has a claim to take writes looked at anew if it has grown old.
+    pub(crate) async fn renew_claim(&self) {
+        let is_aging = health::is_aging(&self.status.borrow(), Moment::now());
+        if is_aging {
+            self.look().await;
+        }
     }
 
     pub(crate) fn view(&self) -> Option<Arc<ClusterView>> {

@@ -21,8 +21,8 @@ use crate::settings::Settings;
 /// How long one look may take. A server that is slower counts as silent.
 const LOOK: Duration = Duration::from_millis(400);
 /// How long a primary may let nobody in before it counts as silent: its open sessions may
-/// answer on while no client can connect (F38).
-const SHUT: Duration = Duration::from_secs(1);
+/// answer on while no client can connect (F38). Two knocks in a row fail within it.
+const SHUT: Duration = Duration::from_millis(1500);
 /// How often a primary is knocked at.
 const KNOCK: Duration = Duration::from_millis(300);
 /// How long a primary's last full answer stands while nothing happens and it lets clients in.
@@ -153,6 +153,11 @@ impl Instance {
             *at = now;
         }
         true
+    }
+
+    /// Whether the server answered the last time, and a primary let us in.
+    pub fn answers(&self) -> bool {
+        self.look.as_ref().is_some_and(|(at, look)| look.in_recovery || *at >= self.asked)
     }
 
     /// The last moment, at most `now`, at which the server was seen to let clients in.

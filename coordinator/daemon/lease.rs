@@ -3,7 +3,6 @@
 //! so that nothing which delays a turn can delay a renewal or the kill.
 //! It never decides who should lead.
 
-mod alarm;
 pub(crate) mod deadline;
 mod depart;
 mod flags;

@@ -2,6 +2,7 @@
 //! decided by the library of this package, which can do nothing.
 
 mod act;
+mod alarm;
 mod alone;
 mod command;
 mod complaints;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::alarm::Alarm;
 use crate::complaints::Complaints;
 use crate::consent::Consents;
 use crate::crash::Crash;
@@ -30,11 +31,11 @@ use crate::task::Gain;
 use crate::ways::Ways;
 use crate::{lineage, logs, publish};
 
-/// How often the local server is looked at although nothing happened: health checks
-/// must not call a server writable that has been silent for a second.
-const PULSE: Duration = Duration::from_millis(500);
-/// The same for a standby that answers: nobody is sent to it for writes.
-const CALM: Duration = Duration::from_secs(1);
+/// How often the local server is looked at although nothing happened. Whoever asks whether it
+/// takes writes has it looked at anew if that was long ago.
+const PULSE: Duration = Duration::from_secs(1);
+/// The same for one that has just not let us in, or not answered.
+const DOUBT: Duration = Duration::from_millis(500);
 /// How long the first turn waits for the watch to tell what the store has just told already.
 const FIRST_VIEW: Duration = Duration::from_secs(1);
 
@@ -62,6 +63,7 @@ pub struct Node {
     pub(crate) last: Option<Decision>,
     pub(crate) said: Moment,
     pub(crate) wake: Moment,
+    alarm: Alarm,
     /// Nothing has happened since the last turn but that time has passed.
     idle: bool,
     pub(crate) exit: Option<i32>,
@@ -165,6 +167,7 @@ impl Node {
             inbox: parts.inbox,
             signals: parts.signals,
             look: parts.look,
+            alarm: Alarm::new(),
             source: parts.source,
             configure: false,
             pending: (BTreeMap::new(), Moment::default()),
@@ -256,10 +259,9 @@ impl Node {
 
     /// Returns as soon as anything has happened that a decision could depend on.
     async fn wait(&mut self) {
-        let calm = self.instance.look().is_some_and(|(_, look)| look.in_recovery);
         let now = Moment::now();
         let patience = self.patience.map(|(_, until)| until).filter(|until| *until > now);
-        let wake = self.wake.min(now + if calm { CALM } else { PULSE });
+        let wake = self.wake.min(now + if self.instance.answers() { PULSE } else { DOUBT });
         let wake = patience.map_or(wake, |until| wake.min(until));
         tokio::select! {
             Ok(()) = self.seen.changed() => {}
@@ -287,7 +289,7 @@ impl Node {
                 Some(Signal::Stop) | None => self.ending = Some(Wish::Stop),
             },
             () = self.look.notified() => {}
-            () = tokio::time::sleep(Moment::now().until(wake)) => self.idle = Moment::now() < self.wake,
+            () = self.alarm.at(wake) => self.idle = Moment::now() < self.wake,
         }
     }
 

@@ -138,6 +138,42 @@ async fn patroni_is_answered_after_a_fresh_look() {
     thread.join().unwrap();
 }
 
+/// An idle primary looks at its server about once per second: who asks for it in between is told what is so now.
+#[tokio::test]
+async fn an_old_claim_to_take_writes_is_looked_at_anew() {
+    let ago = |millis: u64| Moment(Moment::now().0.saturating_sub(millis * 1_000_000));
+    for path in ["/primary", "/api/role", "/metrics"] {
+        let (status, watched) = watch::channel(Arc::new(primary(ago(900))));
+        let (_seen, seen) = watch::channel(Seen::default());
+        let (node, _asked) = mpsc::channel(1);
+        let look = Arc::new(Notify::new());
+        let inputs = Inputs { status: watched, seen, node, look: Some(look.clone()) };
+        let server = Server::bind(&settings(), inputs).unwrap();
+        let url = format!("http://{}{path}", server.address().unwrap());
+        let (stop, stopped) = watch::channel(false);
+        let thread = server.start(stopped).unwrap();
+        let client = client();
+        let (answer, ()) = tokio::join!(client.ask("GET", &url, None, DEADLINE), async {
+            look.notified().await;
+            let mut fresh = primary(Moment::now());
+            fresh.writable = false;
+            status.send_replace(Arc::new(fresh));
+        });
+        let answer = answer.unwrap();
+        match path {
+            "/primary" => assert_eq!(answer.code, 503),
+            "/api/role" => assert_eq!(answer.json().unwrap()["role"], "unknown"),
+            _ => assert_eq!(answer.code, 200),
+        }
+        // What was seen lately is not looked at again.
+        status.send_replace(Arc::new(primary(ago(100))));
+        client.ask("GET", &url, None, DEADLINE).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(1), look.notified()).await.is_err());
+        stop.send(true).unwrap();
+        thread.join().unwrap();
+    }
+}
+
 /// A node too busy to look answers with what it has.
 #[tokio::test]
 async fn a_busy_node_answers_with_what_it_has() {

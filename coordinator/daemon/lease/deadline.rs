@@ -2,20 +2,16 @@
 //! killed, whatever else the daemon waits for. It never extends anything, touches
 //! no disk before the kill, and says nothing before it: a log can be stuck too.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dcs::Moment;
 use tokio::sync::watch;
 
-use super::alarm::Alarm;
 use super::{Flags, Tenure, chain};
+use crate::alarm::Alarm;
 use crate::postgres::{Paths, process};
 
-/// How often an armed deadline is compared with the clock if there is no [`Alarm`]: the
-/// runtime's timers stop in suspend, the deadline does not.
-const GLANCE: Duration = Duration::from_millis(250);
 /// How long one attempt to kill may take before it is repeated.
 const KILL: Duration = Duration::from_secs(5);
 
@@ -29,9 +25,6 @@ pub async fn enforce(
 ) {
     let mut changed = tenure.subscribe();
     let alarm = Alarm::new();
-    if let Err(error) = &alarm {
-        tracing::warn!("there is no timer that counts suspend ({error}): the clock is watched instead");
-    }
     let unknown = process::Home::of(&paths);
     let mut naked_since: Option<Moment> = None;
     loop {
@@ -60,15 +53,12 @@ pub async fn enforce(
     }
 }
 
-/// Returns at the deadline, or earlier; never, if there is none.
-async fn pass(alarm: &io::Result<Alarm>, end: Option<Moment>) {
-    let Some(end) = end else { return std::future::pending().await };
-    if let Ok(alarm) = alarm
-        && alarm.at(end).await.is_ok()
-    {
-        return;
+/// Returns at the deadline; never, if there is none.
+async fn pass(alarm: &Alarm, end: Option<Moment>) {
+    match end {
+        Some(end) => alarm.at(end).await,
+        None => std::future::pending().await,
     }
-    tokio::time::sleep(Moment::now().until(end).min(GLANCE)).await;
 }
 
 async fn kill(tenure: &watch::Sender<Tenure>, flags: &Flags, home: &process::Home) {

@@ -11,6 +11,7 @@ use dcs::{
 use tokio::sync::{mpsc, watch};
 
 use super::{Flags, Order, Tenure, Terms, chain};
+use crate::alarm::Alarm;
 
 /// The half of the lease thread that talks to the store.
 pub struct Renewer {
@@ -55,10 +56,11 @@ impl Renewer {
 
     /// Renews and obeys until nobody can ask any more.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
+        let alarm = Alarm::new();
         loop {
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(Moment::now().until(self.due)) => self.renew().await,
+                () = alarm.at(self.due) => self.renew().await,
                 order = inbox.recv() => match order {
                     Some(order) => self.obey(order).await,
                     None => return,
