@@ -202,6 +202,61 @@ fn own(page: &mut Page, status: &NodeStatus, requests: u64, now: Moment) {
         format!("{:?}", now.since(status.last_turn).as_secs_f64()),
     );
     page.counter("matriarch_http_requests_total", "Requests answered since the daemon started.", requests);
+    guard(page, status);
+}
+
+fn guard(page: &mut Page, status: &NodeStatus) {
+    let guard = &status.guard;
+    page.gauge(
+        "matriarch_fencer_running",
+        "Value is 1 if the fencer runs beside the daemon, 0 otherwise: without it this node does not lead.",
+        u8::from(guard.running),
+    );
+    page.gauge(
+        "matriarch_fencer_armed",
+        "Value is 1 if the fencer will kill Postgres at the end of the lease, 0 otherwise.",
+        u8::from(guard.armed),
+    );
+    page.gauge(
+        "matriarch_fencer_wakeup_seconds",
+        "How much later than asked the fencer last woke.",
+        seconds(guard.woke),
+    );
+    page.gauge(
+        "matriarch_fencer_wakeup_worst_seconds",
+        "How much later than asked the fencer woke at worst since it started.",
+        seconds(guard.woke_worst),
+    );
+    page.counter(
+        "matriarch_fencer_kills_total",
+        "How often the fencer killed Postgres since it started.",
+        guard.kills,
+    );
+    let last = guard.last.unwrap_or_default();
+    page.gauge(
+        "matriarch_fencer_kill_time",
+        "Epoch seconds of the last kill at the end of a lease, 0 if there was none.",
+        last.at,
+    );
+    page.gauge(
+        "matriarch_fencer_kill_signalled_seconds",
+        "From that deadline until every process had its signal, 0 if there was none.",
+        seconds(last.signalled),
+    );
+    page.gauge(
+        "matriarch_fencer_kill_gone_seconds",
+        "From that deadline until no process of Postgres was left, 0 if there was none.",
+        seconds(last.gone),
+    );
+    page.gauge(
+        "matriarch_one_writer_promised",
+        "Value is 1 if at most one node takes writes, 0 while the cluster is paused: then nobody sees to it.",
+        u8::from(!status.pause),
+    );
+}
+
+fn seconds(span: std::time::Duration) -> String {
+    format!("{:?}", span.as_secs_f64())
 }
 
 /// `4.1.5` → `040105`.

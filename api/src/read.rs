@@ -48,6 +48,12 @@ pub fn patroni(status: &NodeStatus, now: Moment) -> String {
         out.value("scheduled_restart", &Value::Object(restart));
     }
     out.flag_if("watchdog_failed", status.watchdog_failed);
+    if let Some(kill) = status.guard.last {
+        let mut fenced = Object::new();
+        fenced.number("at", kill.at).number("processes", kill.processes);
+        fenced.number("gone_ms", kill.gone.as_millis());
+        out.raw("fenced", &fenced.finish());
+    }
     out.finish()
 }
 

@@ -195,6 +195,8 @@ pub struct NodeStatus {
     pub last_turn: Moment,
     /// The last decision and what keeps each member from leading.
     pub why: Why,
+    /// The fencer beside the daemon.
+    pub guard: Guard,
 }
 
 impl NodeStatus {
@@ -229,8 +231,39 @@ impl NodeStatus {
             maximum_lag: 1_048_576,
             last_turn: Moment::default(),
             why: Why::default(),
+            guard: Guard::default(),
         }
     }
+}
+
+/// What the fencer last said: the process that ends every process of Postgres here when the lease has run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Guard {
+    /// Whether there is one.
+    pub running: bool,
+    /// Whether it will kill the instance at the deadline of the lease.
+    pub armed: bool,
+    /// How much later than asked it last woke.
+    pub woke: Duration,
+    /// How much later than asked it woke at worst.
+    pub woke_worst: Duration,
+    /// How often it killed the instance, since it was started.
+    pub kills: u64,
+    /// The last kill, by whichever fencer.
+    pub last: Option<Kill>,
+}
+
+/// What is recorded of a kill at the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kill {
+    /// When, on the wall clock (epoch seconds).
+    pub at: u64,
+    /// How many processes were killed.
+    pub processes: u64,
+    /// From the deadline until each of them had its signal, after which it acknowledges nothing.
+    pub signalled: Duration,
+    /// From the deadline until none was left.
+    pub gone: Duration,
 }
 
 /// A lease as its holder sees it.

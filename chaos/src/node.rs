@@ -160,6 +160,16 @@ impl Node {
         process::within(&self.data()).contains(&pid).then_some(pid)
     }
 
+    /// The process of matriarch's fencer, while there is one.
+    #[must_use]
+    pub fn fencer(&self) -> Option<i32> {
+        let runs_it = |pid: &i32| {
+            let exe = fs::read_link(format!("/proc/{pid}/exe"));
+            exe.is_ok_and(|exe| exe.file_name().is_some_and(|name| name == "matriarch-fencer"))
+        };
+        process::within(&self.dir).into_iter().find(runs_it)
+    }
+
     /// Sends a signal to the coordinator: TERM, HUP, STOP, CONT, KILL.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {

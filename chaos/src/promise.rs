@@ -8,7 +8,7 @@ use dcs::Moment;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, until};
-use crate::workload::Workload;
+use crate::workload::{Outcome, Record, Workload};
 
 /// Longer than any recovery takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,5 +54,20 @@ pub async fn nothing_is_lost(cluster: &Cluster, workload: Workload) -> anyhow::R
     let verdict = workload.verdict(leader.postgres).await?;
     anyhow::ensure!(verdict.acked > 10, "hardly anything was written: {verdict:?}");
     anyhow::ensure!(verdict.lost.is_empty() && verdict.phantom.is_empty(), "{verdict:?}");
+    Ok(())
+}
+
+/// Two servers never take writes side by side: in the order in which the acknowledged ones were sent, the
+/// server changes with the leader, and a single fault makes at most two changes of leader.
+///
+/// # Errors
+/// When it changed more often, or hardly anything was written.
+pub fn one_writer(records: &[Record]) -> anyhow::Result<()> {
+    let mut acked: Vec<&Record> = records.iter().filter(|record| record.outcome == Outcome::Ok).collect();
+    acked.sort_by_key(|record| record.sent);
+    let pairs = acked.iter().zip(acked.iter().skip(1));
+    let changes: Vec<_> = pairs.filter(|(one, next)| one.server != next.server).collect();
+    anyhow::ensure!(acked.len() > 50, "only {} writes were acknowledged", acked.len());
+    anyhow::ensure!(changes.len() <= 2, "the writer changed {} times: {changes:#?}", changes.len());
     Ok(())
 }

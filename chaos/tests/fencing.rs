@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chaos::cluster::until;
-use chaos::workload::{Outcome, Record};
+use chaos::promise::one_writer;
+use chaos::workload::Record;
 use chaos::{Cluster, Node, Program, Spec, Store, Workload};
 use dcs::Moment;
 use rustix::process::Signal;
@@ -38,21 +39,8 @@ async fn start() -> (Cluster, Workload) {
     (cluster, workload)
 }
 
-/// Two servers never take writes side by side: in the order in which the acknowledged ones were sent, the
-/// server changes with the leader, and a single fault makes at most two changes of leader.
 fn assert_one_writer(records: &[Record]) {
-    let mut acked: Vec<&Record> = records.iter().filter(|record| record.outcome == Outcome::Ok).collect();
-    acked.sort_by_key(|record| record.sent);
-    let changes: Vec<_> = acked
-        .windows(2)
-        .filter(|pair| pair[0].server != pair[1].server)
-        .map(|pair| (pair[0], pair[1]))
-        .collect();
-    assert!(
-        acked.len() > 50 && changes.len() <= 2,
-        "the writer changed {} times: {changes:#?}",
-        changes.len()
-    );
+    one_writer(records).unwrap();
 }
 
 async fn timeline(node: &Node) -> String {

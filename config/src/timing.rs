@@ -77,10 +77,7 @@ pub(crate) fn short_ttl(ttl: Duration, embedded: bool, place: &Place, path: &str
             "write at least 10 to ride out a change of etcd's leader; a Patroni member of the cluster counts with 20 s"
         }
     };
-    let found = format!(
-        "is {}: the leader is demoted by {cannot}, and a daemon that is frozen longer than ttl is not fenced yet",
-        shown(ttl)
-    );
+    let found = format!("is {}: the leader is demoted by {cannot}", shown(ttl));
     Some(Problem::warning(place, path, found, advice))
 }
 

@@ -216,6 +216,17 @@ impl Program {
         child.id().ok_or_else(|| start(std::io::ErrorKind::NotFound.into()))
     }
 
+    /// Starts it in a session of its own, so that it survives the daemon, with a socket to the daemon as its
+    /// standard input. Returns its process number.
+    pub fn start_companion(self, socket: std::os::fd::OwnedFd) -> Result<u32, CommandError> {
+        let start = |source| CommandError::Start { program: self.name(), source };
+        let mut command = self.command();
+        setsid::own_session(&mut command);
+        command.stdin(socket).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = tokio::process::Command::from(command).spawn().map_err(start)?;
+        child.id().ok_or_else(|| start(std::io::ErrorKind::NotFound.into()))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }

@@ -20,6 +20,8 @@ use coordinator::{Arrival, Held};
 use dcs::{Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::fence::Post;
+use crate::fence::keep::keep;
 use crate::postgres::Paths;
 use crate::way::Way;
 
@@ -39,6 +41,8 @@ pub struct Tenure {
     pub silent: bool,
     /// How often the hard deadline killed the instance.
     pub fenced: u64,
+    /// Why there is no fencer beside the daemon, so that this node must not lead.
+    pub unguarded: Option<String>,
 }
 
 impl Tenure {
@@ -89,6 +93,8 @@ pub struct Terms {
     pub patience: Duration,
     /// The instance to kill at the hard deadline.
     pub paths: Paths,
+    /// How the fencer is started.
+    pub post: Post,
 }
 
 impl Keeper {
@@ -98,8 +104,10 @@ impl Keeper {
     /// If the thread cannot be started.
     pub fn start(terms: Terms) -> anyhow::Result<Self> {
         let (orders, inbox) = mpsc::channel(8);
-        let (publish, tenure) = watch::channel(Tenure::default());
+        let unguarded = Some("matriarch-fencer has not been started yet".to_owned());
+        let (publish, tenure) = watch::channel(Tenure { unguarded, ..Tenure::default() });
         let flags = Arc::new(Flags::default());
+        flags.fence.set_grace(terms.ttl);
         let seen = Arc::clone(&flags);
         std::thread::Builder::new()
             .name("lease".into())
@@ -118,6 +126,8 @@ impl Keeper {
                             paths,
                             given,
                         ));
+                        let post = terms.post.clone();
+                        halves.spawn(keep(Arc::clone(&seen), Arc::clone(&publish), post));
                         halves.spawn(renew::Renewer::new(terms, publish, seen, grace).run(inbox));
                         // Neither may go on without the other; the node sees that nothing is told any more.
                         halves.join_next().await;
@@ -159,6 +169,12 @@ impl Keeper {
     /// The store's.
     pub async fn release(&self, status: Option<Status>) -> anyhow::Result<bool> {
         self.ask(|answer| Order::Release(status, answer)).await?.context("releasing the leader lease")
+    }
+
+    /// Returns when a fencer is there, or after `patience`: what then lacks it does not lead.
+    pub async fn guarded(&self, patience: Duration) {
+        let mut tenure = self.tenure.clone();
+        let _ = tokio::time::timeout(patience, tenure.wait_for(|tenure| tenure.unguarded.is_none())).await;
     }
 
     /// Whether this reign may take writes now.

@@ -10,6 +10,10 @@ mod consent;
 mod crash;
 mod custody;
 mod disk;
+mod fence;
+#[path = "../fencing/mod.rs"]
+#[allow(dead_code, reason = "the fencer uses the rest")]
+mod fencing;
 mod instance;
 mod job;
 mod lease;

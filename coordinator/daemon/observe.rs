@@ -43,7 +43,7 @@ impl Node {
         });
         Observation {
             now: Moment::now(),
-            me: self.settings.myself(),
+            me: self.myself(),
             settings: self.settings.cluster.clone(),
             store: Store { view: seen.view, reachable, seen: seen.reached },
             lease: tenure.held,
@@ -61,6 +61,21 @@ impl Node {
             requests: self.open_requests(),
             ending: self.ending.clone(),
         }
+    }
+
+    /// What this node is and may be: without a fencer it may not lead.
+    pub(crate) fn myself(&self) -> coordinator::Myself {
+        let mut myself = self.settings.myself();
+        myself.withheld.extend(self.keeper.tenure.borrow().unguarded.clone());
+        myself
+    }
+
+    /// Whether everybody can see that this node is paused: before that its promises hold (design: fencing).
+    pub(crate) fn pause_is_published(&self) -> bool {
+        let view = self.seen.borrow().view.clone();
+        let me = &self.settings.node.name;
+        self.published.member.as_ref().is_some_and(|(record, ..)| record.pause)
+            || view.is_some_and(|view| view.members.get(me).is_some_and(|record| record.pause))
     }
 
     /// What was interrupted in the data directory, by the marks beside it. A bootstrap that this
@@ -115,6 +130,9 @@ impl Node {
     async fn note_role(&mut self, postgres: &coordinator::Postgres, leading: bool) {
         match &postgres.running {
             Some(running) if running.standby.is_none() => {
+                if let Some(postmaster) = self.instance.postmaster() {
+                    self.keeper.flags.cover(&postmaster);
+                }
                 self.keeper.flags.arm(&self.settings.paths);
             }
             Some(_) if self.jobs.running().is_none() => self.keeper.flags.disarm(),

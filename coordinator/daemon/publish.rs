@@ -28,7 +28,7 @@ use crate::postgres::look::Look;
 /// What was written last, and when.
 #[derive(Debug, Default)]
 pub struct Published {
-    member: Option<(Member, i64, Moment)>,
+    pub(crate) member: Option<(Member, i64, Moment)>,
     status: Option<(Status, Moment)>,
     /// Writes under way, at most one of each kind: a slow store must not hold up the loop.
     writing: JoinSet<(Written, Result<(), StoreError>)>,
@@ -106,7 +106,7 @@ impl Node {
     pub(crate) async fn tell(&mut self, obstacles: &BTreeMap<NodeName, Option<Obstacle>>) {
         let tenure = self.keeper.tenure.borrow().clone();
         let status = self.compose(&tenure, obstacles);
-        self.keeper.flags.pause(self.settings.cluster.pause);
+        self.keeper.flags.pause(self.settings.cluster.pause && self.pause_is_published());
         let status = Arc::new(status);
         self.status.send_replace(Arc::clone(&status));
         self.write_member(&status, &tenure);
@@ -163,6 +163,7 @@ impl Node {
             maximum_lag: cluster.maximum_lag_on_failover,
             last_turn: now,
             why: self.why(obstacles),
+            guard: self.keeper.flags.fence.guard(),
             ..NodeStatus::unknown(self.settings.node.scope.clone(), self.settings.node.name.clone())
         }
     }
@@ -171,7 +172,7 @@ impl Node {
     /// so in the words that every peer understands.
     fn tags(&self) -> config::Tags {
         let mut tags = self.settings.node.tags.clone();
-        if !self.settings.myself().withheld.is_empty() || self.floor.is_some() {
+        if !self.myself().withheld.is_empty() || self.floor.is_some() {
             tags.published.insert("nofailover".into(), Value::Bool(true));
             tags.published.insert("nosync".into(), Value::Bool(true));
         }

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::fence::Post;
 use crate::lease::{Flags, Keeper, Terms};
 use crate::mover::{self, Mover};
 use crate::node::{Node, Parts, Signal, disarm_by_force};
@@ -30,6 +31,8 @@ use crate::{alone, logs, publish, reach, serve, version};
 const FIRST_WORD: Duration = Duration::from_secs(5);
 /// How long a node of the same name may take to show that it is alive.
 const PROBE: Duration = Duration::from_secs(3);
+/// How long the first turn waits for the fencer.
+const GUARD: Duration = Duration::from_secs(1);
 /// How long open REST calls may go on after the node has ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -124,7 +127,9 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         ttl: settings.cluster.ttl,
         patience: settings.cluster.retry_timeout,
         paths: settings.paths.clone(),
+        post: Post::new(&settings.paths).context("finding the folder of this program")?,
     })?;
+    keeper.guarded(GUARD).await;
     let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client };
     let Rest { status, inbox, moves, look, end, serving } = speech.start(&mut source, &mut background)?;
     let mover = Mover::new(mover::Parts {

@@ -264,7 +264,7 @@ impl fmt::Display for Reason {
             Self::CannotRejoin(why) => write!(f, "cannot rejoin: {why}"),
             Self::RejoinFailed(why) => write!(f, "rejoining failed and will be tried again: {why}"),
             Self::Moving(to) => write!(f, "the cluster moves to the store of the section {to}: nobody leads until it is open there"),
-            Self::Paused => f.write_str("PAUSE: no action"),
+            Self::Paused => f.write_str("PAUSE: no action; the promise of one writer is suspended"),
             Self::PausedTakeLease => f.write_str("PAUSE: acquiring the free lease, I am the primary"),
             Self::PausedReleaseLease => f.write_str("PAUSE: releasing the lease, I am not a primary"),
             Self::Restart => f.write_str("restart in progress, an operator asked for it"),

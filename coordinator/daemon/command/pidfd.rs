@@ -42,6 +42,11 @@ impl Pidfd {
         }
     }
 
+    /// The same handle for another process.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        self.0.get_ref().try_clone()
+    }
+
     /// Sends a signal to exactly this process. `NotFound` when it has ended and been reaped.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         pidfd_send_signal(self.0.get_ref(), signal).map_err(|error| match error {

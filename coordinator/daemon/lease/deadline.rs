@@ -10,10 +10,13 @@ use tokio::sync::watch;
 
 use super::{Flags, Tenure, chain};
 use crate::alarm::Alarm;
-use crate::postgres::{Paths, process};
+use crate::fencing::kill::kill;
+use crate::fencing::scan::Home;
+use crate::postgres::Paths;
 
-/// How long one attempt to kill may take before it is repeated.
-const KILL: Duration = Duration::from_secs(5);
+/// How long one attempt to kill may take before it is repeated. Everything has its signal long before; nothing else of the
+/// lease thread goes on meanwhile, and has nothing to do: the lease has run out.
+const KILL: Duration = Duration::from_millis(500);
 
 /// Watches the deadline for as long as the lease thread lives. A server that may take writes
 /// without any lease is given `grace`, in which the node's loop proves a lease or stops it.
@@ -25,7 +28,7 @@ pub async fn enforce(
 ) {
     let mut changed = tenure.subscribe();
     let alarm = Alarm::new();
-    let unknown = process::Home::of(&paths);
+    let unknown = Home::of(&paths.data_dir, paths.server_name());
     let mut naked_since: Option<Moment> = None;
     loop {
         let held = changed.borrow_and_update().held;
@@ -40,7 +43,9 @@ pub async fn enforce(
         }
         if end.is_some_and(|end| now >= end) {
             let home = flags.home();
-            kill(&tenure, &flags, home.as_deref().unwrap_or(&unknown)).await;
+            shoot(&tenure, &flags, home.as_deref().unwrap_or(&unknown));
+            // Others of the thread get their turn before the next attempt.
+            tokio::task::yield_now().await;
             naked_since = None;
             continue;
         }
@@ -61,9 +66,9 @@ async fn pass(alarm: &Alarm, end: Option<Moment>) {
     }
 }
 
-async fn kill(tenure: &watch::Sender<Tenure>, flags: &Flags, home: &process::Home) {
-    match process::fence(home, KILL).await {
-        Ok(()) => {
+fn shoot(tenure: &watch::Sender<Tenure>, flags: &Flags, home: &Home) {
+    match kill(home, KILL) {
+        Ok(_) => {
             flags.disarm();
             tenure.send_modify(|tenure| {
                 tenure.held = None;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use dcs::Moment;
 use tokio::sync::Notify;
 
-use crate::postgres::Paths;
-use crate::postgres::process::Home;
+use crate::fence::{Fence, Unguarded};
+use crate::fencing::scan::Home;
+use crate::postgres::{Paths, Postmaster};
 
 /// What both threads may read and set at any time.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Flags {
     home: Mutex<Option<Arc<Home>>>,
     /// Tells the lease thread of an arming.
     rouse: Notify,
+    /// The process that kills at the deadline whatever becomes of this one.
+    pub fence: Fence,
 }
 
 impl Flags {
@@ -31,15 +34,37 @@ impl Flags {
         if self.armed.load(Ordering::SeqCst) {
             return;
         }
-        let home = Arc::new(Home::of(paths));
+        let home = Arc::new(Home::of(&paths.data_dir, paths.server_name()));
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = Some(home);
         self.armed.store(true, Ordering::SeqCst);
         self.rouse.notify_one();
+        self.fit(false);
+    }
+
+    /// As `arm`, and returns when the fencer has confirmed it; in pause, in which nothing is enforced, at once.
+    ///
+    /// # Errors
+    /// If it does not: then nothing may become writable.
+    pub async fn arm_surely(&self, paths: &Paths) -> Result<(), Unguarded> {
+        self.arm(paths);
+        let number = self.fit(true);
+        if self.enforced() { self.fence.confirm(number).await } else { Ok(()) }
+    }
+
+    /// This process is the instance's postmaster.
+    pub fn cover(&self, postmaster: &Postmaster) {
+        self.fence.cover(postmaster.pid(), || postmaster.handle());
     }
 
     /// The instance is known to take no writes.
     pub fn disarm(&self) {
         self.armed.store(false, Ordering::SeqCst);
+        self.fit(false);
+    }
+
+    /// Tells the fencer what is in force. Both threads may call this; the fence makes one order of it.
+    fn fit(&self, afresh: bool) -> u64 {
+        self.fence.fit(afresh, || self.home().filter(|_| self.enforced()))
     }
 
     /// Whether the instance may be writable.
@@ -49,9 +74,13 @@ impl Flags {
 
     /// In pause a primary may go on without a lease.
     pub fn pause(&self, paused: bool) {
-        if self.paused.swap(paused, Ordering::SeqCst) && !paused {
+        if self.paused.swap(paused, Ordering::SeqCst) == paused {
+            return;
+        }
+        if !paused {
             self.rouse.notify_one();
         }
+        self.fit(false);
     }
 
     /// The node's loop is alive.

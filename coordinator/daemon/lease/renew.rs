@@ -157,6 +157,7 @@ impl Renewer {
         let Some(leadership) = &self.leadership else { return };
         let granted = authority(ttl, sent, self.terms.way.clock());
         let (epoch, revision) = (leadership.epoch(), leadership.revision());
+        self.flags.fence.extend(epoch, sent, granted.hard);
         self.publish.send_if_modified(|tenure| {
             let before = tenure.held.filter(|held| held.epoch == epoch);
             let held = Held {
@@ -315,6 +316,7 @@ impl Renewer {
                 }
             }
         }
+        self.flags.fence.set_grace(ttl);
         self.grace.send_replace(ttl);
         self.due = Moment::now();
     }

@@ -21,7 +21,6 @@ pub mod replication;
 pub mod rewind;
 pub mod roles;
 pub mod run;
-mod scan;
 pub mod slots;
 pub mod timelines;
 mod tls;

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,33 +15,9 @@ use dcs::Moment;
 use rustix::process::Signal;
 
 use super::Paths;
-pub use super::scan::Home;
-use super::scan::{By, Scan, Stat};
 use crate::command::pidfd::Pidfd;
-
-/// The processes of the instance could not be found or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ProcessError {
-    /// The process table could not be read.
-    #[error("the process table could not be read: {0}")]
-    Scan(#[source] io::Error),
-    /// A process of the instance could not be killed.
-    #[error("process {pid} of the instance could not be killed: {source}")]
-    Kill {
-        /// Its number.
-        pid: u32,
-        /// Why.
-        source: io::Error,
-    },
-    /// Some are still there.
-    #[error(
-        "processes {pids:?} of the instance are still alive; look at them with ps, a process in state D waits for its disk"
-    )]
-    Alive {
-        /// Their numbers.
-        pids: Vec<u32>,
-    },
-}
+pub use crate::fencing::kill::ProcessError;
+use crate::fencing::scan::{By, Home, Scan, Stat};
 
 /// Proof that at one moment no process of the instance existed. Made only here, from a look at
 /// the process table; not cloneable, spent by whoever starts a server or moves its directory.
@@ -92,6 +69,11 @@ impl Postmaster {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started && stat.frozen)
     }
 
+    /// A handle on it for somebody else.
+    pub fn handle(&self) -> io::Result<OwnedFd> {
+        self.end.handle()
+    }
+
     /// Sends it a signal. `NotFound` when it has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         self.end.signal(signal)
@@ -117,6 +99,17 @@ pub enum Found {
     Nothing(Stopped),
 }
 
+fn look(paths: &Paths, led_before: &BTreeSet<u32>) -> Result<Scan, ProcessError> {
+    Scan::of(&Home::of(&paths.data_dir, paths.server_name()), By::Identity, led_before)
+}
+
+/// The postmaster is the server that the pid file names. One that is not named is no postmaster
+/// any more: it writes the file before it listens, and ends when the file is gone.
+fn postmaster(scan: &Scan, paths: &Paths) -> Option<u32> {
+    let named = PidFile::read(&paths.pid_file()).filter(|file| !file.single_user)?.pid;
+    scan.is_root(named).then_some(named)
+}
+
 /// What runs on this data directory now.
 ///
 /// A process is the postmaster when the pid file names it, it is a server (by its executable)
@@ -125,8 +118,8 @@ pub enum Found {
 /// process that passes these tests works on this directory, whatever the file says about
 /// its start time, so that a stepped clock cannot disown a running server.
 pub fn find(paths: &Paths) -> Result<Found, ProcessError> {
-    let scan = Scan::take(paths, &BTreeSet::new())?;
-    if let Some(pid) = scan.postmaster(paths) {
+    let scan = look(paths, &BTreeSet::new())?;
+    if let Some(pid) = postmaster(&scan, paths) {
         match Postmaster::open(pid) {
             Ok(postmaster) if scan.is_same(pid, postmaster.started) => return Ok(Found::Running(postmaster)),
             // It ended between the two looks; what it left is found by the next one.
@@ -147,7 +140,7 @@ pub async fn kill_all(paths: &Paths, deadline: Duration) -> Result<Stopped, Proc
     let mut sessions = BTreeSet::new();
     let last = tokio::time::timeout(deadline, async {
         loop {
-            let scan = Scan::take(paths, &sessions)?;
+            let scan = look(paths, &sessions)?;
             sessions.extend(scan.members.iter().copied());
             if scan.members.is_empty() {
                 return Ok(Stopped { data_dir: paths.data_dir.clone(), seen: scan.seen });
@@ -163,39 +156,8 @@ pub async fn kill_all(paths: &Paths, deadline: Duration) -> Result<Stopped, Proc
     });
     match last.await {
         Ok(result) => result,
-        Err(_) => Err(ProcessError::Alive {
-            pids: Scan::take(paths, &BTreeSet::new())?.members.into_iter().collect(),
-        }),
-    }
-}
-
-/// As `kill_all`, for the hard deadline: knows the instance from a look before, so that a data
-/// directory on a hung disk cannot hold it up; one process that resists does not save the others.
-pub async fn fence(home: &Home, deadline: Duration) -> Result<(), ProcessError> {
-    let killing = async {
-        let mut sessions = BTreeSet::new();
-        for by in [By::Path, By::Identity] {
-            loop {
-                let scan = Scan::of(home, by, &sessions)?;
-                sessions.extend(scan.members.iter().copied());
-                if scan.members.is_empty() {
-                    break;
-                }
-                let killed: Vec<_> = scan.members.iter().map(|pid| kill(&scan, *pid)).collect();
-                for end in killed {
-                    if let Some(end) = end? {
-                        end.exited().await;
-                    }
-                }
-            }
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(deadline, killing).await {
-        Ok(result) => result,
         Err(_) => {
-            let left = Scan::of(home, By::Path, &BTreeSet::new())?.members;
-            Err(ProcessError::Alive { pids: left.into_iter().collect() })
+            Err(ProcessError::Alive { pids: look(paths, &BTreeSet::new())?.members.into_iter().collect() })
         }
     }
 }
@@ -224,7 +186,7 @@ fn kill(scan: &Scan, pid: u32) -> Result<Option<Pidfd>, ProcessError> {
 pub fn stranger_in_pid_file(paths: &Paths) -> Option<u32> {
     let pid = PidFile::read(&paths.pid_file())?.pid;
     let exists = Path::new("/proc").join(pid.to_string()).exists();
-    let ours = Scan::take(paths, &BTreeSet::new()).is_ok_and(|scan| scan.members.contains(&pid));
+    let ours = look(paths, &BTreeSet::new()).is_ok_and(|scan| scan.members.contains(&pid));
     (exists && !ours).then_some(pid)
 }
 

@@ -84,6 +84,7 @@ async fn start(
     let line = conf::command_line(&conf.parameters);
     let may = || reign.is_none_or(|epoch| context.keeper.leads_in(epoch));
     let postmaster = Arc::new(run::start(&settings.paths, stopped, how, &line, may).await?);
+    context.keeper.flags.cover(&postmaster);
     if !may() {
         // It was made in the very moment in which the lease ran out, perhaps just after the kill.
         process::kill_all(&settings.paths, KILL).await?;
@@ -120,11 +121,15 @@ async fn start_primary_from(
     start(context, stopped, (Start::Primary, None), &conf, Some(epoch), wait).await
 }
 
-/// A fresh proof of ownership, and the hard deadline armed: nothing becomes writable without both.
+/// A fresh proof of ownership, and the fencer armed with its deadline: nothing becomes writable without both.
 async fn authorise(context: &Context, epoch: Epoch) -> anyhow::Result<()> {
     let proven = context.keeper.prove().await?;
     ensure!(proven == epoch, "the lease is from another reign than the one this was decided in");
-    context.keeper.flags.arm(&context.settings.paths);
+    if let Some(postmaster) = &context.postmaster {
+        context.keeper.flags.cover(postmaster);
+    }
+    context.keeper.flags.arm_surely(&context.settings.paths).await?;
+    ensure!(context.keeper.leads_in(epoch), "the lease was lost before the fencer was armed");
     Ok(())
 }
 

@@ -100,6 +100,10 @@ impl World {
             }
             ("write", [bytes]) => self.write(name, position(bytes)?)?,
             ("tag", [pair]) => self.tag(name, pair)?,
+            ("withhold", []) => {
+                self.node(name).withheld.clear();
+                self.wake(name);
+            }
             ("withhold", why) => self.node(name).withheld = vec![why.join(" ")],
             ("repair", allowed) => {
                 let repair = &mut self.node(name).repair;

@@ -1,6 +1,6 @@
 //! One look at the process table: which processes are the local instance's.
 //!
-//! It only looks; `process` acts on what it saw. A process is recognised by its program and its working
+//! It only looks; others act on what it saw. A process is recognised by its program and its working
 //! directory, its family by descent and session, never by a number alone (F30).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,22 +12,24 @@ use std::path::{Path, PathBuf};
 
 use dcs::Moment;
 
-use super::Paths;
-use super::process::{PidFile, ProcessError};
+use super::kill::ProcessError;
 
 /// The fields of `/proc/<pid>/stat` that identify a process and its family.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stat {
-    pub(super) parent: u32,
-    pub(super) session: u32,
-    pub(super) started: u64,
+pub struct Stat {
+    /// The number of its parent.
+    pub parent: u32,
+    /// The number of its session's leader.
+    pub session: u32,
+    /// When it started, in clock ticks since boot: with the number, its identity on this host.
+    pub started: u64,
     /// A signal has stopped it (state T); a debugger's stops are no such.
-    pub(super) frozen: bool,
+    pub frozen: bool,
 }
 
 impl Stat {
     /// `None` if there is no such process, or only its zombie.
-    pub(super) fn read(pid: u32) -> Option<Self> {
+    pub fn read(pid: u32) -> Option<Self> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         // The name, in parentheses, may itself contain anything.
         let after_name = text.iter().rposition(|byte| *byte == b')')? + 2;
@@ -46,21 +48,23 @@ impl Stat {
 }
 
 /// One look at the process table.
-pub(super) struct Scan {
-    pub(super) seen: Moment,
-    pub(super) all: BTreeMap<u32, Stat>,
+pub struct Scan {
+    /// When the look began.
+    pub seen: Moment,
+    /// Every process, if any is the instance's.
+    pub all: BTreeMap<u32, Stat>,
     /// Servers working in the data directory.
-    pub(super) servers: BTreeSet<u32>,
+    pub servers: BTreeSet<u32>,
     /// These, everything that descends from them, and everything in a session that one of them leads.
-    pub(super) members: BTreeSet<u32>,
+    pub members: BTreeSet<u32>,
 }
 
 impl Scan {
-    pub(super) fn take(paths: &Paths, led_before: &BTreeSet<u32>) -> Result<Self, ProcessError> {
-        Self::of(&Home::of(paths), By::Identity, led_before)
-    }
-
-    pub(super) fn of(home: &Home, by: By, led_before: &BTreeSet<u32>) -> Result<Self, ProcessError> {
+    /// Looks. `led_before` are processes that were killed: what lives in their sessions is the instance's.
+    ///
+    /// # Errors
+    /// If the process table cannot be read.
+    pub fn of(home: &Home, by: By, led_before: &BTreeSet<u32>) -> Result<Self, ProcessError> {
         // Taken before the look, so the proof is never claimed for later than what was seen.
         let seen = Moment::now();
         let mut pids = Vec::new();
@@ -104,22 +108,21 @@ impl Scan {
         }
     }
 
-    /// The postmaster is the server that the pid file names. One that is not named is no postmaster
-    /// any more: it writes the file before it listens, and ends when the file is gone.
-    pub(super) fn postmaster(&self, paths: &Paths) -> Option<u32> {
-        let named = PidFile::read(&paths.pid_file()).filter(|file| !file.single_user)?.pid;
-        let is_root = |pid: &u32| self.all.get(pid).is_none_or(|stat| !self.servers.contains(&stat.parent));
-        self.servers.get(&named).copied().filter(is_root)
+    /// Whether this is a server whose parent is none: a postmaster, or what outlived one.
+    pub fn is_root(&self, pid: u32) -> bool {
+        self.servers.contains(&pid)
+            && self.all.get(&pid).is_none_or(|stat| !self.servers.contains(&stat.parent))
     }
 
-    pub(super) fn is_same(&self, pid: u32, started: u64) -> bool {
+    /// Whether the process of this number that started then is the one that was seen.
+    pub fn is_same(&self, pid: u32, started: u64) -> bool {
         self.all.get(&pid).is_some_and(|stat| stat.started == started)
     }
 }
 
 /// By what a server's working directory is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
+pub enum By {
     /// Its path, as the kernel knows it: touches no disk.
     Path,
     /// Its path, or else device and inode: finds it also under another name.
@@ -127,21 +130,29 @@ pub(super) enum By {
 }
 
 /// The data directory as the process table shows it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
-    server: Vec<u8>,
-    path: PathBuf,
-    identity: Option<(u64, u64)>,
-    uid: u32,
+    /// The file name of the server's program.
+    pub server: Vec<u8>,
+    /// The data directory, resolved.
+    pub path: PathBuf,
+    /// Its device and inode, if they could be read.
+    pub identity: Option<(u64, u64)>,
+    /// Its owner.
+    pub uid: u32,
 }
 
 impl Home {
     /// Looks at the data directory, which may take as long as its disk does.
-    pub fn of(paths: &Paths) -> Self {
-        let path = fs::canonicalize(&paths.data_dir).unwrap_or_else(|_| paths.data_dir.clone());
+    pub fn of(data_dir: &Path, server: &str) -> Self {
+        let path = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
         let identity = fs::metadata(&path).ok().map(|meta| (meta.dev(), meta.ino()));
-        let uid = rustix::process::geteuid().as_raw();
-        Self { server: paths.server_name().as_bytes().to_vec(), path, identity, uid }
+        Self::known(server.as_bytes().to_vec(), path, identity)
+    }
+
+    /// As it was looked at before, by a process of the same user.
+    pub fn known(server: Vec<u8>, path: PathBuf, identity: Option<(u64, u64)>) -> Self {
+        Self { server, path, identity, uid: rustix::process::geteuid().as_raw() }
     }
 
     /// Whether this is a server process working in the directory, under its present name, a
@@ -149,7 +160,7 @@ impl Home {
     ///
     /// A process that ends gives up its memory, and with it the name of its program, then its files, then its
     /// working directory (Linux, `do_exit`). One without a program but with our directory is still ending.
-    pub(super) fn is_server(&self, pid: u32, by: By) -> bool {
+    pub fn is_server(&self, pid: u32, by: By) -> bool {
         let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}"));
         let runs_server =
             |exe: PathBuf| undeleted(&exe).file_name().map(OsStr::as_bytes) == Some(self.server.as_slice());

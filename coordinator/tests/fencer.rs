@@ -1,0 +1,315 @@
+//! The fencer itself, against a tree of processes that looks like an instance: it kills at the deadline and not
+//! before, takes later deadlines, refuses older ones, and outlives the daemon.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a panic is a failed test")]
+
+#[path = "../fencing/mod.rs"]
+#[allow(dead_code, reason = "the programs use the rest")]
+mod fencing;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dcs::{Epoch, Moment};
+use fencing::deadline::{Deadline, Now};
+use fencing::record::Fired;
+use fencing::scan::Home;
+use fencing::words::{LARGEST, Order, Report};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recv, send, sendmsg, socket_with, socketpair,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+const FENCER: &str = env!("CARGO_BIN_EXE_matriarch-fencer");
+/// Far more than a busy machine needs.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A "server": a shell under another name with two children in sessions of their own and a grandchild.
+struct Dummy {
+    root: Child,
+    dir: PathBuf,
+}
+
+impl Dummy {
+    fn start(dir: &Path) -> Self {
+        let (bin, data) = (dir.join("postgres"), dir.join("data"));
+        fs::create_dir(&data).unwrap();
+        fs::copy("/bin/sh", &bin).unwrap();
+        let script = "setsid /bin/sh -c '/bin/sleep 1000 & wait' & setsid /bin/sleep 1000 & echo up; wait";
+        let mut root = Command::new(&bin)
+            .args(["-c", script])
+            .current_dir(&data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(root.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let dummy = Self { root, dir: data };
+        wait("all four of them", || dummy.alive().len() == 4);
+        dummy
+    }
+
+    fn home(&self) -> Home {
+        Home::of(&self.dir, "postgres")
+    }
+
+    /// Whatever works in its directory.
+    fn alive(&self) -> Vec<u32> {
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let dir = self.dir.canonicalize().unwrap();
+        let here = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir);
+        pids.filter(here).collect()
+    }
+}
+
+impl Drop for Dummy {
+    fn drop(&mut self) {
+        for pid in self.alive() {
+            let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+        }
+        let _ = self.root.wait();
+    }
+}
+
+/// A fencer and the daemon's end of its socket.
+struct Fencer {
+    child: Child,
+    socket: OwnedFd,
+    folder: PathBuf,
+    number: u64,
+}
+
+impl Fencer {
+    fn start(dir: &Path) -> Self {
+        let folder = dir.join("fence");
+        fs::create_dir(&folder).unwrap();
+        let pair =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let child = Command::new(FENCER).current_dir(&folder).stdin(pair.1).spawn().unwrap();
+        let fencer = Self { child, socket: pair.0, folder, number: 0 };
+        assert_eq!(fencer.hear().unwrap().pid, fencer.child.id());
+        fencer
+    }
+
+    fn say(&self, order: &Order) {
+        send(&self.socket, &order.encode(), SendFlags::NOSIGNAL).unwrap();
+    }
+
+    /// Arms it and waits until it says so.
+    fn arm(&mut self, dummy: &Dummy, deadline: Deadline) -> Report {
+        self.number += 1;
+        let number = self.number;
+        self.say(&Order::Arm { number, deadline, home: dummy.home() });
+        self.hear_until(|report| report.number == number)
+    }
+
+    /// The next report; nothing if it has ended.
+    fn hear(&self) -> Option<Report> {
+        hear(&self.socket)
+    }
+
+    fn hear_until(&self, enough: impl Fn(&Report) -> bool) -> Report {
+        loop {
+            let report = self.hear().unwrap();
+            if enough(&report) {
+                return report;
+            }
+        }
+    }
+
+    fn fired(&self) -> Option<Fired> {
+        serde_json::from_slice(&fs::read(self.folder.join("fired")).ok()?).ok()
+    }
+}
+
+impl Drop for Fencer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn hear(socket: &OwnedFd) -> Option<Report> {
+    let limit = Timespec { tv_sec: LONG.as_secs().cast_signed(), tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&limit)).unwrap();
+    assert!(ready > 0, "it says nothing");
+    let mut buffer = [0; LARGEST];
+    match recv(socket, &mut buffer, RecvFlags::empty()) {
+        Ok((0, _)) | Err(_) => None,
+        Ok((said, _)) => Some(Report::decode(&buffer[..said]).unwrap()),
+    }
+}
+
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Moment::now() + LONG;
+    while !done() {
+        assert!(Moment::now() < end, "waited in vain for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn within(epoch: i64, span: Duration) -> Deadline {
+    Deadline { epoch: Epoch(epoch), ..Deadline::grace(span, Now::read()) }
+}
+
+/// The whole tree is gone soon after the deadline and was there until then; the record tells.
+#[test]
+fn the_deadline_kills_everything_in_time_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let deadline = within(7, Duration::from_millis(700));
+    let report = fencer.arm(&dummy, deadline);
+    assert!(report.armed && report.epoch == Epoch(7) && report.until == deadline.boot);
+    let mut last = Moment::now();
+    wait("the end of the tree", || {
+        let now = Moment::now();
+        let four = dummy.alive().len() == 4;
+        last = if four { now } else { last };
+        !four
+    });
+    let told = fencer.hear_until(|report| report.kills == 1);
+    assert!(!told.armed && dummy.alive().is_empty());
+    println!("signalled after {:?}, gone after {:?}", nanos(told.signalled), nanos(told.gone));
+    println!("woke at most {:?} late", nanos(told.woke_worst));
+    assert!(last + Duration::from_millis(50) > deadline.boot, "before the deadline nothing is touched");
+    assert!(nanos(told.signalled) <= nanos(told.gone) && nanos(told.gone) < Duration::from_secs(2));
+    wait("the record", || fencer.fired().is_some());
+    let fired = fencer.fired().unwrap();
+    assert!(fired.epoch == 7 && fired.processes >= 4 && fired.daemon, "{fired:?}");
+}
+
+fn nanos(nanos: u64) -> Duration {
+    Duration::from_nanos(nanos)
+}
+
+#[test]
+fn later_deadlines_are_taken_and_older_ones_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let first = within(7, Duration::from_millis(600));
+    fencer.arm(&dummy, first);
+    let later = within(7, Duration::from_secs(60));
+    fencer.say(&Order::Extend(later));
+    fencer.say(&Order::Extend(within(7, Duration::from_millis(100))));
+    fencer.say(&Order::Extend(within(6, Duration::from_secs(90))));
+    fencer.hear_until(|_| Moment::now() > first.boot + Duration::from_millis(700));
+    assert_eq!(dummy.alive().len(), 4, "the later deadline is in force");
+    assert_eq!(fencer.arm(&dummy, within(0, Duration::from_secs(900))).until, later.boot);
+    // A later reign counts, whatever its deadline.
+    fencer.say(&Order::Extend(within(8, Duration::from_millis(200))));
+    fencer.hear_until(|report| report.kills == 1);
+    assert!(dummy.alive().is_empty());
+}
+
+/// A host whose first clock runs slow: the second one ends it.
+#[test]
+fn the_clock_that_nobody_slews_ends_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let (soon, far) = (within(7, Duration::from_millis(400)), within(7, Duration::from_secs(60)));
+    fencer.arm(&dummy, Deadline { boot: far.boot, ..soon });
+    fencer.hear_until(|report| report.kills == 1);
+    assert!(Now::read().raw >= soon.raw && dummy.alive().is_empty());
+}
+
+#[test]
+fn disarmed_it_kills_nobody_and_ends_with_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let deadline = within(7, Duration::from_millis(600));
+    fencer.arm(&dummy, deadline);
+    fencer.say(&Order::Disarm { number: 9 });
+    assert!(!fencer.hear_until(|report| report.number == 9).armed);
+    // Not armed, it takes no deadline.
+    fencer.say(&Order::Extend(within(8, Duration::ZERO)));
+    wait("the deadline", || Moment::now() > deadline.boot + Duration::from_millis(300));
+    assert_eq!(dummy.alive().len(), 4);
+    drop(std::mem::replace(&mut fencer.socket, null()));
+    assert!(fencer.child.wait().unwrap().success());
+    assert_eq!(dummy.alive().len(), 4);
+}
+
+fn null() -> OwnedFd {
+    fs::File::open("/dev/null").unwrap().into()
+}
+
+/// The daemon ends: the deadline stays, nobody with a wrong nonce is let in, and then it fires and ends.
+#[test]
+fn without_a_daemon_the_last_deadline_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    fencer.arm(&dummy, within(7, Duration::from_secs(2)));
+    drop(std::mem::replace(&mut fencer.socket, null()));
+    let stranger = knock(&fencer.folder);
+    send(&stranger, &Order::Claim([0; 16]).encode(), SendFlags::NOSIGNAL).unwrap();
+    assert_eq!(hear(&stranger), None, "a wrong nonce ends the conversation");
+    assert_eq!(dummy.alive().len(), 4);
+    assert!(fencer.child.wait().unwrap().success());
+    assert!(dummy.alive().is_empty());
+    assert!(!fencer.fired().unwrap().daemon);
+}
+
+fn knock(folder: &Path) -> OwnedFd {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let open = fs::File::open(folder).unwrap();
+    let path = format!("/proc/self/fd/{}/socket", open.as_raw_fd());
+    connect(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    socket
+}
+
+/// Exactly one successor: it finds the old deadline in force and can extend it; a nonce serves once, and while it is
+/// connected nobody else is heard.
+#[test]
+fn one_successor_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let old = within(7, Duration::from_secs(15));
+    fencer.arm(&dummy, old);
+    let nonce: [u8; 16] = fs::read(fencer.folder.join("nonce")).unwrap().try_into().unwrap();
+    let early = knock(&fencer.folder);
+    send(&early, &Order::Claim(nonce).encode(), SendFlags::NOSIGNAL).unwrap();
+    fencer.hear().unwrap();
+    assert!(recv(&early, &mut [0; 64], RecvFlags::DONTWAIT).is_err(), "the daemon is still there");
+    drop(early);
+    fencer.socket = knock(&fencer.folder);
+    fencer.say(&Order::Claim(nonce));
+    let report = fencer.hear().unwrap();
+    assert!(report.armed && report.number == 0, "{report:?}");
+    assert_eq!((report.epoch, report.until), (Epoch(7), old.boot), "the old deadline stands");
+    assert_ne!(fs::read(fencer.folder.join("nonce")).unwrap(), nonce, "it serves once");
+    fencer.say(&Order::Extend(within(7, Duration::from_millis(16_000))));
+    fencer.hear_until(|report| report.until > old.boot);
+    fencer.say(&Order::Extend(within(8, Duration::ZERO)));
+    fencer.hear_until(|report| report.kills == 1);
+    assert!(dummy.alive().is_empty());
+}
+
+/// With a postmaster's pidfd it need not be found first.
+#[test]
+fn a_postmaster_comes_by_its_handle() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let pid = Pid::from_raw(dummy.root.id().cast_signed()).unwrap();
+    let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    // What it is told to look for does not exist: only the handle leads to the process.
+    let home = Home::known(b"nobody".to_vec(), "/nonexistent".into(), None);
+    fencer.number += 1;
+    let order = Order::Arm { number: 1, deadline: within(7, Duration::from_millis(200)), home };
+    let handles = [handle.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&handles)));
+    let message = order.encode();
+    sendmsg(&fencer.socket, &[std::io::IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    fencer.hear_until(|report| report.kills == 1);
+    assert!(!dummy.root.wait().unwrap().success());
+}
