@@ -39,7 +39,7 @@ pub struct Fence {
 #[derive(Debug, Default)]
 struct State {
     link: Option<OwnedFd>,
-    /// Of the last order to arm or disarm.
+    /// Of the last order.
     number: u64,
     /// What it is to kill, while armed.
     wanted: Option<Arc<Home>>,
@@ -84,7 +84,10 @@ impl Fence {
         let latest = state.latest.map_or(deadline, |before| before.then(deadline));
         state.latest = Some(latest);
         if state.wanted.is_some() {
-            state.send(&Order::Extend(latest), false);
+            state.number += 1;
+            state.send(&Order::Extend { number: state.number, deadline: latest }, false);
+            // That it answers is its sign of life.
+            self.ordered.notify_one();
         }
     }
 
@@ -155,10 +158,10 @@ impl Fence {
         }
     }
 
-    /// Whether a fencer that last said this has something to say.
+    /// Whether a fencer that last said this owes an answer.
     fn awaits(&self, last: &Report) -> bool {
         let state = self.state();
-        last.armed || state.wanted.is_some() || (state.told && last.number < state.number)
+        state.told && last.number < state.number
     }
 
     fn disconnect(&self) {

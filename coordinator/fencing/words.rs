@@ -26,7 +26,7 @@ pub enum Order {
     /// From now on kill this instance at the deadline. While armed already, the deadline only moves as
     /// [`Deadline::then`] says.
     Arm {
-        /// Counts the orders to arm and disarm.
+        /// Counts the orders.
         number: u64,
         /// Until when.
         deadline: Deadline,
@@ -34,10 +34,15 @@ pub enum Order {
         home: Home,
     },
     /// The deadline moves, if it is armed.
-    Extend(Deadline),
+    Extend {
+        /// Counts the orders.
+        number: u64,
+        /// Until when.
+        deadline: Deadline,
+    },
     /// Nothing of the instance takes writes: forget the deadline.
     Disarm {
-        /// Counts the orders to arm and disarm.
+        /// Counts the orders.
         number: u64,
     },
     /// The postmaster has changed; its pidfd comes along.
@@ -46,10 +51,10 @@ pub enum Order {
     Claim([u8; NONCE]),
 }
 
-/// What the fencer says: after every order to arm or disarm, and twice a second while armed.
+/// What the fencer says: after every order with a number, and when it has killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The number of the last order to arm or disarm.
+    /// The number of the last order.
     pub number: u64,
     /// Its process.
     pub pid: u32,
@@ -91,7 +96,9 @@ impl Order {
                 message.extend(home.path.as_os_str().as_bytes());
                 message
             }
-            Self::Extend(deadline) => message(b'E', &[epoch(deadline.epoch), deadline.boot.0, deadline.raw]),
+            Self::Extend { number, deadline } => {
+                message(b'E', &[*number, epoch(deadline.epoch), deadline.boot.0, deadline.raw])
+            }
             Self::Disarm { number } => message(b'D', &[*number]),
             Self::Cover => message(b'C', &[]),
             Self::Claim(nonce) => [b"S".as_slice(), nonce.as_slice()].concat(),
@@ -113,7 +120,7 @@ impl Order {
                 let identity = (known == 1).then_some((device, inode));
                 Some(Self::Arm { number, deadline, home: Home::known(server.to_vec(), path, identity) })
             }
-            b'E' => take_deadline(&mut rest).map(Self::Extend),
+            b'E' => Some(Self::Extend { number: take(&mut rest)?, deadline: take_deadline(&mut rest)? }),
             b'D' => take(&mut rest).map(|number| Self::Disarm { number }),
             b'C' => Some(Self::Cover),
             b'S' => rest.try_into().ok().map(Self::Claim),
@@ -199,7 +206,7 @@ mod tests {
         let orders = [
             Order::Arm { number: 4, deadline, home: home.clone() },
             Order::Arm { number: 4, deadline, home: Home { identity: None, ..home } },
-            Order::Extend(deadline),
+            Order::Extend { number: 5, deadline },
             Order::Disarm { number: 9 },
             Order::Cover,
             Order::Claim([7; NONCE]),
@@ -214,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_nothing() {
-        for message in [&b""[..], b"A123", b"X", b"E12345678", b"S123", b"R"] {
+        for message in [&b""[..], b"A123", b"X", b"E1234567812345678", b"S123", b"R"] {
             assert_eq!(Order::decode(message), None);
             assert_eq!(Report::decode(message), None);
         }

@@ -41,7 +41,8 @@ impl Dummy {
     fn start(dir: &Path) -> Self {
         let (bin, data) = (dir.join("postgres"), dir.join("data"));
         fs::create_dir(&data).unwrap();
-        fs::copy("/bin/sh", &bin).unwrap();
+        // By another process: one of this one's that is being started would hold the file open for writing.
+        assert!(Command::new("cp").args(["/bin/sh".as_ref(), bin.as_path()]).status().unwrap().success());
         let script = "setsid /bin/sh -c '/bin/sleep 1000 & wait' & setsid /bin/sleep 1000 & echo up; wait";
         let mut root = Command::new(&bin)
             .args(["-c", script])
@@ -102,6 +103,11 @@ impl Fencer {
 
     fn say(&self, order: &Order) {
         send(&self.socket, &order.encode(), SendFlags::NOSIGNAL).unwrap();
+    }
+
+    fn extend(&mut self, deadline: Deadline) {
+        self.number += 1;
+        self.say(&Order::Extend { number: self.number, deadline });
     }
 
     /// Arms it and waits until it says so.
@@ -198,14 +204,14 @@ fn later_deadlines_are_taken_and_older_ones_refused() {
     let first = within(7, Duration::from_millis(600));
     fencer.arm(&dummy, first);
     let later = within(7, Duration::from_secs(60));
-    fencer.say(&Order::Extend(later));
-    fencer.say(&Order::Extend(within(7, Duration::from_millis(100))));
-    fencer.say(&Order::Extend(within(6, Duration::from_secs(90))));
-    fencer.hear_until(|_| Moment::now() > first.boot + Duration::from_millis(700));
+    fencer.extend(later);
+    fencer.extend(within(7, Duration::from_millis(100)));
+    fencer.extend(within(6, Duration::from_secs(90)));
+    wait("the first deadline", || Moment::now() > first.boot + Duration::from_millis(700));
     assert_eq!(dummy.alive().len(), 4, "the later deadline is in force");
     assert_eq!(fencer.arm(&dummy, within(0, Duration::from_secs(900))).until, later.boot);
     // A later reign counts, whatever its deadline.
-    fencer.say(&Order::Extend(within(8, Duration::from_millis(200))));
+    fencer.extend(within(8, Duration::from_millis(200)));
     fencer.hear_until(|report| report.kills == 1);
     assert!(dummy.alive().is_empty());
 }
@@ -230,7 +236,7 @@ fn disarmed_it_kills_nobody_and_ends_with_the_daemon() {
     fencer.say(&Order::Disarm { number: 9 });
     assert!(!fencer.hear_until(|report| report.number == 9).armed);
     // Not armed, it takes no deadline.
-    fencer.say(&Order::Extend(within(8, Duration::ZERO)));
+    fencer.extend(within(8, Duration::ZERO));
     wait("the deadline", || Moment::now() > deadline.boot + Duration::from_millis(300));
     assert_eq!(dummy.alive().len(), 4);
     drop(std::mem::replace(&mut fencer.socket, null()));
@@ -276,7 +282,8 @@ fn one_successor_takes_over() {
     fencer.arm(&dummy, old);
     let nonce: [u8; 16] = fs::read(fencer.folder.join("nonce")).unwrap().try_into().unwrap();
     let early = knock(&fencer.folder);
-    send(&early, &Order::Claim(nonce).encode(), SendFlags::NOSIGNAL).unwrap();
+    send(&early, &Order::Claim([0; 16]).encode(), SendFlags::NOSIGNAL).unwrap();
+    fencer.extend(old);
     fencer.hear().unwrap();
     assert!(recv(&early, &mut [0; 64], RecvFlags::DONTWAIT).is_err(), "the daemon is still there");
     drop(early);
@@ -286,9 +293,9 @@ fn one_successor_takes_over() {
     assert!(report.armed && report.number == 0, "{report:?}");
     assert_eq!((report.epoch, report.until), (Epoch(7), old.boot), "the old deadline stands");
     assert_ne!(fs::read(fencer.folder.join("nonce")).unwrap(), nonce, "it serves once");
-    fencer.say(&Order::Extend(within(7, Duration::from_millis(16_000))));
+    fencer.extend(within(7, Duration::from_millis(16_000)));
     fencer.hear_until(|report| report.until > old.boot);
-    fencer.say(&Order::Extend(within(8, Duration::ZERO)));
+    fencer.extend(within(8, Duration::ZERO));
     fencer.hear_until(|report| report.kills == 1);
     assert!(dummy.alive().is_empty());
 }

@@ -20,7 +20,7 @@ use crate::fencing::record::{FILE, Fired};
 use crate::fencing::words::{LARGEST, Report};
 use crate::lease::{Flags, Tenure, chain};
 
-/// How long an armed fencer may say nothing; it speaks twice in that time. Also how long the node may be without one.
+/// How long the fencer may take to answer; every new deadline is a question. Also how long the node may be without one.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long a fencer may take for its first word.
 const FIRST_WORD: Duration = Duration::from_millis(500);
