@@ -7,6 +7,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 extern crate alloc;
 
 mod busy;
@@ -29,6 +32,7 @@ mod rejoin;
 mod replica;
 mod request;
 pub mod slots;
+pub mod sync;
 
 pub use decide::decide;
 pub use decision::{Decision, Grounds, Reply, Step, StopMode, Task};
