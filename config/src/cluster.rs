@@ -40,6 +40,10 @@ pub struct ClusterConfig {
     pub synchronous_mode: SynchronousMode,
     /// Whether commits wait even when nobody can acknowledge (`synchronous_mode_strict`).
     pub synchronous_mode_strict: bool,
+    /// How many standbys acknowledge a commit, at least 1 (`synchronous_node_count`).
+    pub synchronous_node_count: usize,
+    /// Most bytes a synchronous standby may lack; absent: any number (`maximum_lag_on_syncnode`).
+    pub maximum_lag_on_syncnode: Option<u64>,
     /// Whether the leader may outlive the store while all members agree (`failsafe_mode`).
     pub failsafe_mode: bool,
     /// A standby cluster's source, if this cluster follows another (`standby_cluster`).
@@ -98,6 +102,8 @@ impl Default for ClusterConfig {
             member_slots_ttl: Duration::from_secs(1800),
             synchronous_mode: SynchronousMode::Off,
             synchronous_mode_strict: false,
+            synchronous_node_count: 1,
+            maximum_lag_on_syncnode: None,
             failsafe_mode: false,
             standby_cluster: None,
             use_pg_rewind: false,
@@ -198,6 +204,11 @@ impl ClusterConfig {
             member_slots_ttl: read::seconds(tree, "member_slots_ttl").unwrap_or(default.member_slots_ttl),
             synchronous_mode: synchronous.as_deref().map(synchronous_mode).unwrap_or_default(),
             synchronous_mode_strict: flag("synchronous_mode_strict", default.synchronous_mode_strict),
+            synchronous_node_count: read::integer(tree, "synchronous_node_count")
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(default.synchronous_node_count)
+                .max(1),
+            maximum_lag_on_syncnode: read::bytes(tree, "maximum_lag_on_syncnode").filter(|limit| *limit > 0),
             failsafe_mode: flag("failsafe_mode", default.failsafe_mode),
             standby_cluster: standby.map(Node::to_json),
             use_pg_rewind: flag("postgresql.use_pg_rewind", default.use_pg_rewind),

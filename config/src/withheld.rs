@@ -3,7 +3,7 @@
 //! and nosync, and never takes the leader key.
 
 use crate::effective;
-use crate::{ClusterConfig, NodeConfig, SynchronousMode, WatchdogMode};
+use crate::{ClusterConfig, NodeConfig, WatchdogMode};
 
 /// Why this node must only follow; empty if it may lead.
 #[must_use]
@@ -12,12 +12,6 @@ pub fn withheld(node: &NodeConfig, cluster: &ClusterConfig) -> Vec<String> {
     let mut asked = |key: &str, promise: &str| {
         reasons.push(format!("{key} is set, and this version cannot promise that {promise}"));
     };
-    if cluster.synchronous_mode != SynchronousMode::Off {
-        asked("synchronous_mode", "commits wait for a standby");
-    }
-    if cluster.synchronous_mode_strict {
-        asked("synchronous_mode_strict", "commits wait even when no standby is there");
-    }
     if cluster.failsafe_mode {
         asked("failsafe_mode", "a leader outlives the store only while every member agrees");
     }

@@ -105,12 +105,14 @@ impl Node {
                     bail!("another node was faster");
                 }
                 tracing::info!("acquired the leader lease");
+                self.sync.written = None;
                 self.wake = Moment::now();
             }
             Step::Adopt { .. } => {
                 if !self.keeper.adopt().await? {
                     bail!("the leader key does not name this node any more");
                 }
+                self.sync.written = None;
                 self.wake = Moment::now();
             }
             Step::Release { position } => self.release(*position).await?,
@@ -127,6 +129,10 @@ impl Node {
             Step::Follow(upstream) => self.follow(upstream.as_ref()).await?,
             Step::Slots(changes) => self.change_slots(changes).await?,
             Step::WriteHistory => self.write_history().await?,
+            Step::WriteSync { sync, guard } => self.write_sync(Some(sync), *guard).await?,
+            Step::DeleteSync { guard } => self.write_sync(None, Some(*guard)).await?,
+            Step::SetNames(names) => self.set_names(names).await?,
+            Step::Evict(pids) => self.evict(pids).await?,
             Step::Begin(task) => self.begin(task.clone()),
             Step::Cancel => self.cancel(),
             Step::SeekConsent(id) => self.seek_consent(*id),

@@ -31,6 +31,7 @@ mod serve;
 mod settings;
 mod source;
 mod start;
+mod synchronous;
 mod task;
 mod version;
 mod way;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::client::Client;
 use api::command::{Asked, Reply};
 use api::status::NodeStatus;
-use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Step, Task, Wish, decide};
+use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Step, SyncWrites, Task, Wish, decide};
 use dcs::{Dcs, Lsn, Moment, Seen, Session};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -59,6 +59,8 @@ pub struct Node {
     pub(crate) leader_history: Option<LeaderHistory>,
     pub(crate) reading: lineage::Reading,
     pub(crate) floor: Option<Lsn>,
+    /// This node's own writes of the record of synchronous standbys.
+    pub(crate) sync: SyncWrites,
     pub(crate) published: publish::Published,
     pub(crate) last: Option<Decision>,
     pub(crate) said: Moment,
@@ -155,6 +157,7 @@ impl Node {
             leader_history: None,
             reading: lineage::Reading::default(),
             floor: None,
+            sync: SyncWrites::default(),
             published: publish::Published::default(),
             last: None,
             said: Moment::default(),
@@ -212,7 +215,9 @@ impl Node {
     /// Whether a primary takes clients on and nothing else can have changed: then there is nothing
     /// to decide, and only that is told.
     async fn glance(&mut self) -> bool {
-        if !self.instance.glance(&self.settings).await {
+        // Where commits wait for a standby, its end must be noticed at once.
+        let waits = self.settings.cluster.synchronous_mode != config::SynchronousMode::Off;
+        if waits || !self.instance.glance(&self.settings).await {
             return false;
         }
         self.keeper.flags.turned();

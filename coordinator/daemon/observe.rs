@@ -1,6 +1,6 @@
 //! Putting one snapshot together from what the node holds. Nothing is judged here.
 
-use coordinator::{Observation, Process, Running, Slot, Standby, Store, Unfinished, Upstream};
+use coordinator::{Observation, Process, Running, Sender, Slot, Standby, Store, Unfinished, Upstream};
 use dcs::{Lsn, Moment, Timeline};
 
 use crate::custody::marker::Work;
@@ -46,6 +46,7 @@ impl Node {
             me: self.myself(),
             settings: self.settings.cluster.clone(),
             store: Store { view: seen.view, reachable, seen: seen.reached },
+            sync: self.sync,
             lease: tenure.held,
             released: tenure.released,
             arrival: tenure.arrival,
@@ -177,5 +178,21 @@ fn running(at: Moment, look: &Look) -> Running {
                 restart: slot.restart.map(Lsn),
             })
             .collect(),
+        senders: look.senders.iter().filter_map(|sender| sender_of(sender, look)).collect(),
+        standby_names: look.standby_names.clone(),
+        quiet: look.quiet,
     }
+}
+
+/// Who follows the log; a backup, or one that has only connected, does not.
+fn sender_of(sender: &crate::postgres::look::Sender, look: &Look) -> Option<Sender> {
+    let state = sender.state.as_deref().filter(|state| matches!(*state, "streaming" | "catchup"))?;
+    let slot = look.slots.iter().find(|slot| slot.active_pid == Some(sender.pid));
+    Some(Sender {
+        pid: sender.pid,
+        name: sender.application_name.clone(),
+        streaming: state == "streaming",
+        flushed: sender.flush.map(Lsn),
+        slot: slot.map(|slot| slot.name.clone()),
+    })
 }

@@ -131,6 +131,11 @@ impl Node {
         let role = self.role(look.as_ref().map(|(_, look)| look), &data);
         self.published.role = Some(role);
         let cluster = &self.settings.cluster;
+        let mode = api::synchronous(&view);
+        let me = self.settings.node.name.as_str();
+        let listed = view.sync.as_ref().map(|sync| &sync.value).is_some_and(|sync| {
+            sync.leader.is_some() && sync.standbys.iter().any(|name| name.eq_ignore_ascii_case(me))
+        });
         NodeStatus {
             // That nothing answers is a finding as fresh as any other.
             looked: look.as_ref().map_or(now, |(at, _)| *at),
@@ -156,6 +161,8 @@ impl Node {
             pause: cluster.pause,
             standby_cluster: api::standby_cluster(&view),
             store_seen: known.then(|| (reached, epoch_of(reached, now))),
+            sync_standby: mode == config::SynchronousMode::On && listed,
+            quorum_standby: mode == config::SynchronousMode::Quorum && listed,
             leader_known: view.leader.is_some(),
             optime: view.status.optime,
             ttl: cluster.ttl,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use config::{ClusterConfig, Credentials, Effective, NodeConfig};
 use coordinator::{Bootstrap, Myself, Repair, Upstream};
 
-use crate::postgres::conf::{self, Conf};
+use crate::postgres::conf::{self, Conf, STANDBY_NAMES};
 use crate::postgres::{Conninfo, Login, Paths, Target};
 
 /// Everything that is configured.
@@ -95,10 +95,16 @@ impl Settings {
         Target { host: host.to_owned(), port, database: postgresql.database.clone(), login }
     }
 
+    /// For whom the first commits of a standby that is promoted wait; absent: as the operator says.
+    fn standby_names(&self) -> Option<String> {
+        coordinator::sync::names::of_standby(&self.cluster)
+    }
+
     /// The configuration files of a primary.
     pub fn primary_conf(&self) -> Conf {
         Conf {
             parameters: self.postgres.parameters.clone(),
+            kept: self.standby_names().map(|names| (STANDBY_NAMES.to_owned(), names)).into_iter().collect(),
             custom_conf: self.node.postgresql.custom_conf.as_ref().map(|path| path.display().to_string()),
             hba: self.postgres.pg_hba.clone().unwrap_or_default(),
             ident: self.postgres.pg_ident.clone().unwrap_or_default(),
@@ -114,6 +120,8 @@ impl Settings {
         limits: &BTreeMap<&'static str, i64>,
     ) -> (Conf, BTreeMap<String, (i64, i64)>) {
         let mut conf = self.primary_conf();
+        conf.kept.clear();
+        conf.parameters.extend(self.standby_names().map(|names| (STANDBY_NAMES.to_owned(), names)));
         let raised = conf::raise(&mut conf.parameters, limits);
         let source = upstream.map(|upstream| {
             let target = self.source(&upstream.host, upstream.port);

@@ -10,7 +10,7 @@ use core::fmt;
 use core::time::Duration;
 
 use config::NodeName;
-use dcs::{Epoch, Lsn, Moment, Revision, SystemId, Timeline};
+use dcs::{Epoch, Lsn, Moment, Revision, SyncState, SystemId, Timeline};
 
 use crate::local::Upstream;
 use crate::observation::Observation;
@@ -69,6 +69,22 @@ pub enum Step {
     Slots(Vec<SlotChange>),
     /// Bring the `history` key in line with the local history file.
     WriteHistory,
+    /// Write which standbys have every commit and may lead.
+    WriteSync {
+        /// The record.
+        sync: SyncState,
+        /// The revision that it must still have; absent: there must be none.
+        guard: Option<Revision>,
+    },
+    /// Remove that record: no commit waits for anybody any more.
+    DeleteSync {
+        /// The revision that it must still have.
+        guard: Revision,
+    },
+    /// Set `synchronous_standby_names` of the local server.
+    SetNames(String),
+    /// End these sender processes: each serves a stranger under a member's name.
+    Evict(Vec<i32>),
     /// Start a job.
     Begin(Task),
     /// End the running job at once.
@@ -237,6 +253,20 @@ impl fmt::Display for Step {
                 changes.iter().try_for_each(|change| write!(f, " {change}"))
             }
             Self::WriteHistory => f.write_str("write history"),
+            Self::WriteSync { sync, .. } => {
+                f.write_str("write sync:")?;
+                match sync.standbys.is_empty() {
+                    true => f.write_str(" nobody")?,
+                    false => sync.standbys.iter().try_for_each(|name| write!(f, " {name}"))?,
+                }
+                if sync.quorum > 0 { write!(f, ", quorum {}", sync.quorum) } else { Ok(()) }
+            }
+            Self::DeleteSync { .. } => f.write_str("delete sync"),
+            Self::SetNames(names) => write!(f, "synchronous_standby_names '{names}'"),
+            Self::Evict(pids) => {
+                f.write_str("end senders to strangers")?;
+                pids.iter().try_for_each(|pid| write!(f, " {pid}"))
+            }
             Self::Begin(task) => write!(f, "begin {task}"),
             Self::Cancel => f.write_str("cancel job"),
             Self::SeekConsent(id) => write!(f, "seek consent for request {id}"),

@@ -13,6 +13,7 @@ use crate::local::{Control, Data, Process, Unfinished};
 use crate::observation::{Asked, Observation};
 use crate::past::Past;
 use crate::reason::Reason;
+use crate::sync::right;
 
 /// How long a peer's answer is used before it is asked again.
 pub const STALE: Duration = Duration::from_secs(1);
@@ -96,7 +97,9 @@ fn start(seen: &Observation, past: Past) -> Decision {
 /// A running primary takes the free lease again, unless the cluster went on without it.
 fn still_primary(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     let timeline = seen.postgres.running.as_ref().map(|running| running.timeline).unwrap_or_default();
-    if timeline < view.timeline() || !seen.me.withheld.is_empty() {
+    let succeeded =
+        right::record(seen, view).is_some_and(|record| !right::names(record, seen.me.name.as_str()));
+    if timeline < view.timeline() || !seen.me.withheld.is_empty() || succeeded {
         return crate::replica::step_down(seen, past, Reason::LeaseLost);
     }
     // Somebody may have led meanwhile and left no other trace (F51): the others know.
@@ -145,7 +148,8 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     let patient = past.vacant_since.is_some_and(|since| seen.now.since(since) < seen.settings.ttl);
     let verdict = manual(seen, view, failover)
         .filter(|_| patient)
-        .or_else(|| better_placed(seen, view).map(Reason::NotEligible));
+        .or_else(|| better_placed(seen, view).map(Reason::NotEligible))
+        .or_else(|| right::votes(seen, view).map(Reason::NotEligible));
     let past = Past { verdict: verdict.clone(), ..past };
     if let (None, Some((name, until))) = (&verdict, yields(seen, &past, view)) {
         return Decision::wait(seen, past, Reason::LeaveToOther(name)).wake_by(until);
@@ -187,7 +191,9 @@ pub fn asked_for_now<'a>(seen: &Observation, view: &'a ClusterView) -> Option<&'
 /// primary a moment ago must not be one any more.
 fn named_candidate(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     let mut open = unanswered(seen, view, past.vacant_since.unwrap_or(seen.now));
-    open.retain(|name| view.members.get(name).is_some_and(takes_writes));
+    let asks =
+        |name: &NodeName| right::record(seen, view).is_some_and(|record| right::names(record, name.as_str()));
+    open.retain(|name| asks(name) || view.members.get(name).is_some_and(takes_writes));
     if !open.is_empty() {
         return Decision::act(seen, past, Reason::AskOthers, ask(seen, open));
     }
@@ -199,7 +205,12 @@ fn named_candidate(seen: &Observation, past: Past, view: &ClusterView) -> Decisi
             let obstacle = Obstacle::PrimaryAlive(name.clone());
             Decision::wait(seen, past, Reason::NotEligible(obstacle)).wake_by(seen.now + STALE)
         }
-        None => Decision::act(seen, past, Reason::NamedCandidate, [Step::Acquire]),
+        None => match right::votes(seen, view) {
+            Some(obstacle) => {
+                Decision::wait(seen, past, Reason::NotEligible(obstacle)).wake_by(seen.now + STALE)
+            }
+            None => Decision::act(seen, past, Reason::NamedCandidate, [Step::Acquire]),
+        },
     }
 }
 
@@ -276,6 +287,9 @@ fn better_placed(seen: &Observation, view: &ClusterView) -> Option<Obstacle> {
         };
         if answer.primary {
             return Some(Obstacle::PrimaryAlive(name.clone()));
+        }
+        if !right::compares(seen, view, name) {
+            continue;
         }
         if forbids_leading(&member.tags) || forbids_leading(&answer.tags) || answer.watchdog_failed {
             continue;

@@ -11,6 +11,7 @@ use dcs::{ClusterView, Lsn, Timeline};
 use crate::local::Data;
 use crate::observation::{Asked, Observation};
 use crate::slots::is_true;
+use crate::sync::right;
 
 /// An answer that was asked for longer ago than this says nothing about now.
 const OUTDATED: core::time::Duration = core::time::Duration::from_secs(5);
@@ -67,6 +68,18 @@ pub enum Obstacle {
     },
     /// Another member answers as a primary.
     PrimaryAlive(NodeName),
+    /// Commits wait for standbys, and it was none of those.
+    NotSynchronous {
+        /// Whose standbys they are.
+        leader: String,
+    },
+    /// Too few of the synchronous standbys have said that they have nothing more.
+    TooFewVotes {
+        /// How many have.
+        votes: u32,
+        /// How many must.
+        quorum: u32,
+    },
     /// A rewound server has not passed its old position yet.
     CatchingUp(Lsn),
     /// It has no usable data.
@@ -102,6 +115,14 @@ impl fmt::Display for Obstacle {
                 "{member} has equally tolerable WAL position and priority {theirs}, while this node has priority {own}"
             ),
             Self::PrimaryAlive(member) => write!(f, "{member} answers as a primary"),
+            Self::NotSynchronous { leader } => write!(
+                f,
+                "it is no synchronous standby of {leader} and may lack commits; to accept their loss, fail over to it by name (matriarchctl failover)"
+            ),
+            Self::TooFewVotes { votes, quorum } => write!(
+                f,
+                "only {votes} of the synchronous standbys say that they have nothing more, and {quorum} must (quorum)"
+            ),
             Self::CatchingUp(to) => write!(f, "it was repaired and has not passed its old position {to} yet"),
             Self::NoData => f.write_str("it has no usable data directory"),
             Self::Watchdog => f.write_str("its watchdog is required and does not work"),
@@ -118,6 +139,9 @@ pub fn own_obstacle(seen: &Observation, view: &ClusterView, ignore_lag: bool) ->
     }
     if let Some(why) = seen.me.withheld.first() {
         return Some(Obstacle::Withheld(why.clone()));
+    }
+    if let Some(obstacle) = right::membership(seen, view, &seen.me.name) {
+        return Some(obstacle);
     }
     if !matches!(seen.data, Data::Present(_)) {
         return Some(Obstacle::NoData);
@@ -165,6 +189,9 @@ pub fn obstacle_of_peer(
     if forbids_leading(&member.tags) {
         return Some(Obstacle::Nofailover);
     }
+    if let Some(obstacle) = right::membership(seen, view, name) {
+        return Some(obstacle);
+    }
     match seen.peers.get(name).map(|peer| &peer.answer) {
         None | Some(Asked::Waiting) => Some(Obstacle::NotAsked),
         Some(Asked::Nothing) => Some(Obstacle::Unreachable),
@@ -193,6 +220,9 @@ fn answered_obstacle(
 /// What keeps another member from leading, by what it last published of itself.
 fn published_obstacle(seen: &Observation, view: &ClusterView, name: &NodeName) -> Option<Obstacle> {
     let member = view.members.get(name)?;
+    if let Some(obstacle) = right::membership(seen, view, name) {
+        return Some(obstacle);
+    }
     if member.state != "running" {
         return Some(Obstacle::NotRunning(member.state.clone()));
     }

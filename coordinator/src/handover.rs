@@ -301,6 +301,11 @@ pub fn ask_everybody(seen: &Observation) -> Option<Step> {
     ask(seen, unanswered(seen, &seen.view(), ended(seen)))
 }
 
+/// A question to everybody whose last answer is older than this.
+pub fn ask_again(seen: &Observation, age: Duration) -> Option<Step> {
+    ask(seen, unanswered(seen, &seen.view(), seen.now - age))
+}
+
 /// Whether some member has not been asked lately, or has not answered yet.
 pub fn anybody_unasked(seen: &Observation) -> bool {
     !unanswered(seen, &seen.view(), ended(seen)).is_empty()

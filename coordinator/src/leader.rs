@@ -12,6 +12,8 @@ use crate::local::{Control, ControlState, Data, Process, Running};
 use crate::observation::{Asked, Observation};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::sync::leading;
+use crate::sync::right::{self, Claim};
 use crate::{handover, slots};
 
 /// Decides while the lease is held.
@@ -246,8 +248,23 @@ fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         // Nothing becomes writable without a proof of the lease.
         return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
     }
-    let past = Past { checkpointed: None, intent: None, ..past };
-    Decision::act(seen, past, Reason::PromoteWithLease, [Step::Begin(promotion(seen, epoch))])
+    entitled(seen, Past { checkpointed: None, intent: None, ..past }, epoch)
+}
+
+/// Promotes a standby under the lease, unless others may have acknowledged commits that it lacks.
+pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
+    let view = seen.view();
+    let promote = Step::Begin(promotion(seen, epoch));
+    match right::claim(seen, &view) {
+        Claim::Done => Decision::act(seen, past, Reason::PromoteWithLease, [promote]),
+        Claim::First(step) => Decision::act(seen, past, Reason::PromoteWithLease, [step, promote]),
+        Claim::Wait => Decision::wait(seen, past, Reason::PromoteWithLease),
+        Claim::Ask => {
+            let asked = handover::ask_again(seen, Duration::from_secs(1));
+            Decision::act(seen, past, Reason::AskOthers, asked).wake_by(seen.now + Duration::from_millis(500))
+        }
+        Claim::Refused(obstacle) => release(seen, past, Reason::LeaseWithoutRight(obstacle), None),
+    }
 }
 
 /// A promotion to a timeline that nobody has made (F05, F102): neither the store, nor any
@@ -277,11 +294,18 @@ fn serve(seen: &Observation, past: Past, epoch: Epoch, running: &Running) -> Dec
         }
     }
     let mut past = past;
-    let steps = upkeep(seen, &mut past, epoch, &view, running);
-    match seen.failover_due {
+    let mut sync = leading::keep(seen, &mut past, &view, epoch, running);
+    let mut steps = core::mem::take(&mut sync.steps);
+    steps.extend(upkeep(seen, &mut past, epoch, &view, running));
+    let decision = match seen.failover_due {
         Some(due) if due > 0 => Decision::act(seen, past, Reason::HandOverScheduled, steps)
             .wake_by(seen.now + Duration::from_secs(due.unsigned_abs())),
+        _ if sync.blocked => Decision::act(seen, past, Reason::NobodyAcknowledges, steps),
         _ => Decision::act(seen, past, Reason::Leading, steps),
+    };
+    match sync.wake {
+        Some(wake) => decision.wake_by(wake),
+        None => decision,
     }
 }
 

@@ -35,11 +35,11 @@ pub use decide::decide;
 pub use decision::{Decision, Grounds, Reply, Step, StopMode, Task};
 pub use eligible::{Obstacle, forbids_leading, obstacles};
 pub use local::{
-    Control, ControlState, Data, Postgres, Process, Running, Slot, Standby, Unfinished, Upstream,
+    Control, ControlState, Data, Postgres, Process, Running, Sender, Slot, Standby, Unfinished, Upstream,
 };
 pub use observation::{
     Arrival, Asked, Bootstrap, Consent, Held, Job, LeaderHistory, Myself, Observation, Outcome, Peer, Repair,
-    Request, Standing, Store, Wish,
+    Request, Standing, Store, SyncWrites, Wish,
 };
 pub use past::{Intent, Past, Setback};
 pub use reason::Reason;

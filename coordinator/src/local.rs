@@ -55,6 +55,35 @@ pub struct Running {
     pub position: Lsn,
     /// Its replication slots.
     pub slots: Vec<Slot>,
+    /// Who streams from it.
+    pub senders: Vec<Sender>,
+    /// `synchronous_standby_names`, as the server has read it.
+    pub standby_names: String,
+    /// The checkpointer was idle, so that it has read all settings that there are.
+    pub quiet: bool,
+}
+
+/// A process that sends the log to somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// Its process.
+    pub pid: i32,
+    /// The name that whoever receives has given.
+    pub name: String,
+    /// It has caught up, and sends what is written.
+    pub streaming: bool,
+    /// What is on disk there.
+    pub flushed: Option<Lsn>,
+    /// The slot that it uses.
+    pub slot: Option<String>,
+}
+
+impl Sender {
+    /// Whether it goes by this name: Postgres compares without regard to case.
+    #[must_use]
+    pub fn is_for(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
 }
 
 /// A standby's state.

@@ -24,6 +24,8 @@ pub struct Observation {
     pub settings: Arc<ClusterConfig>,
     /// The store.
     pub store: Store,
+    /// What this node itself wrote into `sync`.
+    pub sync: SyncWrites,
     /// The leader lease, as far as this node holds it.
     pub lease: Option<Held>,
     /// The last epoch that this node gave up itself.
@@ -107,6 +109,15 @@ pub struct Store {
     pub reachable: bool,
     /// When it last answered.
     pub seen: Moment,
+}
+
+/// This node's own writes of the record of synchronous standbys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SyncWrites {
+    /// The revision of the last that succeeded in this reign: an older view does not show it.
+    pub written: Option<Revision>,
+    /// How the last one ended is not known: it may still arrive.
+    pub doubtful: bool,
 }
 
 /// A lease this node holds. Between `soft` and `hard` it steps down; at `hard`

@@ -13,6 +13,7 @@ use crate::local::Data;
 use crate::observation::{Observation, Outcome, Standing};
 use crate::reason::Reason;
 use crate::slots;
+use crate::sync::leading::InForce;
 
 /// The memory of the decisions.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -57,6 +58,10 @@ pub struct Past {
     pub weighed: Option<(Revision, Moment)>,
     /// The switchover that was tried and given up, until its key is cleared.
     pub abandoned: Option<Revision>,
+    /// For whom commits wait, as this leader came to know it.
+    pub in_force: Option<InForce>,
+    /// Since when each of these senders has served a stranger under a member's name.
+    pub strangers: BTreeMap<i32, Moment>,
 }
 
 /// Why Postgres is stopped on purpose.

@@ -6,6 +6,7 @@ use crate::local::Process;
 use crate::observation::{Observation, Standing};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::sync::{leading, right};
 use crate::{handover, leader, replica};
 
 /// Decides while the cluster is paused.
@@ -35,8 +36,7 @@ fn leading(seen: &Observation, past: Past) -> Decision {
         let failed = past.failed(|task| matches!(task, Task::Promote { .. })).is_some();
         return match (epoch, seen.standby()) {
             (Some(epoch), Some(_)) if !failed && named == Some(seen.me.name.as_str()) => {
-                let steps = [Step::Begin(leader::promotion(seen, epoch))];
-                Decision::act(seen, past, Reason::PromoteWithLease, steps)
+                leader::entitled(seen, past, epoch)
             }
             _ => leader::release(seen, past, Reason::PausedReleaseLease, None),
         };
@@ -50,8 +50,14 @@ fn leading(seen: &Observation, past: Past) -> Decision {
     let (Some(held), Some(running), true) = (seen.lease, &seen.postgres.running, seen.store.reachable) else {
         return Decision::wait(seen, past, Reason::Paused);
     };
-    let steps = leader::upkeep(seen, &mut past, held.epoch, &view, running);
-    Decision::act(seen, past, Reason::Paused, steps)
+    let mut sync = leading::keep(seen, &mut past, &view, held.epoch, running);
+    let mut steps = core::mem::take(&mut sync.steps);
+    steps.extend(leader::upkeep(seen, &mut past, held.epoch, &view, running));
+    let decision = Decision::act(seen, past, Reason::Paused, steps);
+    match sync.wake {
+        Some(wake) => decision.wake_by(wake),
+        None => decision,
+    }
 }
 
 /// A running primary takes a free lease; a named candidate may take over.
@@ -69,6 +75,9 @@ fn vacant(seen: &Observation, past: Past) -> Decision {
         return Decision::wait(seen, past, Reason::Paused);
     }
     let named_standby = named == Some(seen.me.name.as_str()) && seen.standby().is_some();
+    if named_standby && let Some(obstacle) = right::membership(seen, &view, &seen.me.name) {
+        return Decision::wait(seen, past, Reason::NotEligible(obstacle));
+    }
     if named_standby {
         return Decision::act(seen, past, Reason::NamedCandidate, [Step::Acquire]);
     }

@@ -55,6 +55,10 @@ pub enum Reason {
     // leading
     /// All is well on the leader.
     Leading,
+    /// All is well but that no standby can acknowledge commits, and they must not return without.
+    NobodyAcknowledges,
+    /// The lease is held, and somebody else may have commits that this node lacks.
+    LeaseWithoutRight(Obstacle),
     /// The lease is held, Postgres is a standby.
     PromoteWithLease,
     /// The promotion has not ended yet.
@@ -210,6 +214,12 @@ impl fmt::Display for Reason {
             Self::BootstrapFailed(why) => write!(f, "failed to bootstrap the cluster: {why}"),
             Self::NothingToOffer => f.write_str("waiting for a leader to clone from: the cluster is initialised and this node has no data"),
             Self::Leading => f.write_str("no action. I am the leader with the lock"),
+            Self::NobodyAcknowledges => f.write_str(
+                "I am the leader with the lock, and commits wait: no standby can acknowledge them (synchronous_mode_strict)",
+            ),
+            Self::LeaseWithoutRight(obstacle) => {
+                write!(f, "releasing the lease: somebody else may have commits that are not here ({obstacle})")
+            }
             Self::PromoteWithLease => f.write_str("promoting: the lease is mine"),
             Self::Promoting => f.write_str("waiting for the promotion to end"),
             Self::TakeBackOwnKey => f.write_str("the leader key names me under an earlier lease: putting it under mine"),

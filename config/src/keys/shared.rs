@@ -31,9 +31,8 @@ pub(super) const KEYS: &[Key] = &[
         "maximum_lag_on_syncnode",
         Kind::BytesOrOff,
         "-1",
-        "How many bytes a synchronous standby may lack.",
-    )
-    .later(),
+        "How many bytes a synchronous standby may lack; -1 is any number.",
+    ),
     dynamic("max_timelines_history", COUNT, "0", "How many timelines the history keeps; 0 keeps all."),
     dynamic(
         "primary_start_timeout",
@@ -55,22 +54,19 @@ pub(super) const KEYS: &[Key] = &[
         "0",
         "How long candidates wait while WAL still flows from a primary that lost its lease; 0 is not at all.",
     ),
-    dynamic("synchronous_mode", Kind::BoolOr(&["quorum"]), "off", "Which commits wait for standbys.")
-        .withholds(),
+    dynamic("synchronous_mode", Kind::BoolOr(&["quorum"]), "off", "Which commits wait for standbys."),
     dynamic(
         "synchronous_mode_strict",
         Kind::Bool,
         "off",
         "Commits wait even when no standby can acknowledge.",
-    )
-    .withholds(),
+    ),
     dynamic(
         "synchronous_node_count",
         Kind::Integer(1, i64::MAX),
         "1",
         "How many standbys acknowledge a commit.",
-    )
-    .later(),
+    ),
     dynamic("failsafe_mode", Kind::Bool, "off", "The leader outlives the store while all members agree.")
         .withholds(),
     dynamic("check_timeline", Kind::Bool, "off", "Refuse candidates on an older timeline."),

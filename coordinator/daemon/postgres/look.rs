@@ -31,6 +31,10 @@ pub struct Look {
     pub receiver: Option<Receiver>,
     /// The timeline of the last checkpoint (or restart point).
     pub checkpoint_timeline: Timeline,
+    /// `synchronous_standby_names`, as this session has read it.
+    pub standby_names: String,
+    /// The checkpointer was idle, so that it has read all settings that there were.
+    pub quiet: bool,
     /// Who streams from this server.
     pub senders: Vec<Sender>,
     /// Its replication slots.
@@ -148,6 +152,9 @@ pub(super) fn statement(version: u32) -> String {
          CASE WHEN r.pid IS NOT NULL THEN json_build_object('status', r.status, \
            'sender_host', r.sender_host, 'sender_port', r.sender_port, 'slot', r.slot_name, \
            'timeline', r.received_tli, 'latest_end', {latest_end}, 'conninfo', r.conninfo)::text END AS receiver, \
+         current_setting('synchronous_standby_names') AS standby_names, \
+         coalesce((SELECT b.wait_event = 'CheckpointerMain' FROM pg_stat_activity AS b \
+           WHERE b.backend_type = 'checkpointer'), false) AS quiet, \
          c.timeline_id AS checkpoint_timeline, \
          greatest(c.timeline_id, (SELECT min_recovery_end_timeline FROM pg_control_recovery())) AS replayed_timeline, \
          (SELECT json_agg(json_build_object('pid', w.pid, 'usename', a.usename, \
@@ -206,6 +213,10 @@ impl Session {
             replayed_at: row.try_get("replayed_at").map_err(|_| QueryError::Answer("replayed_at"))?,
             replay_paused: flag("replay_paused")?,
             receiver,
+            standby_names: row
+                .try_get("standby_names")
+                .map_err(|_| QueryError::Answer("synchronous_standby_names"))?,
+            quiet: flag("quiet")?,
             checkpoint_timeline,
             senders: read(json("senders")?, "senders")?.unwrap_or_default(),
             slots: read(json("slots")?, "slots")?.unwrap_or_default(),

@@ -1,6 +1,8 @@
 //! Synchronous replication: which commits wait for whom, and who may lead for it.
 
+pub mod leading;
 pub mod names;
 pub mod resolver;
+pub mod right;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use config::{ClusterConfig, SynchronousMode};
+
 use super::resolver::Wait;
 
 /// A standby of this name cannot exist: the name is refused to members. Commits wait for it where nobody else may
@@ -17,6 +19,19 @@ fn quoted(name: &str) -> String {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && !["any", "first"].iter().any(|word| name.eq_ignore_ascii_case(word));
     if plain { name.to_string() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// What a standby is started, and so promoted, with: nothing acknowledges its first commits but what the new leader
+/// then chooses. Absent: the operator's own setting.
+#[must_use]
+pub fn of_standby(settings: &ClusterConfig) -> Option<String> {
+    match (settings.synchronous_mode, &settings.standby_cluster) {
+        (SynchronousMode::Off, _) | (_, Some(_)) => None,
+        (mode, None) if settings.synchronous_mode_strict => {
+            Some(text(&Wait::Forever, mode == SynchronousMode::Quorum))
+        }
+        _ => Some(String::new()),
+    }
 }
 
 /// The text of the setting (patroni-compat 5.8): in quorum mode with `ANY`.

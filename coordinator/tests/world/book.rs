@@ -30,6 +30,8 @@ fn samples() -> Vec<Reason> {
         Reason::BootstrapFailed(why()),
         Reason::NothingToOffer,
         Reason::Leading,
+        Reason::NobodyAcknowledges,
+        Reason::LeaseWithoutRight(Obstacle::NotSynchronous { leader: "n1".to_owned() }),
         Reason::PromoteWithLease,
         Reason::Promoting,
         Reason::TakeBackOwnKey,

@@ -17,6 +17,7 @@ impl World {
     /// The state of the world.
     pub(super) fn check(&mut self) {
         self.one_writer();
+        self.nothing_promised_is_lost();
         let toxic: Vec<NodeName> = self
             .nodes
             .values()

@@ -200,6 +200,8 @@ impl World {
             return Err("toxic".into());
         }
         server.start(false, upstream);
+        self.standby_list(name);
+        let server = &mut self.node(name).server;
         server.hung = server.torn.then_some(now);
         Ok(())
     }

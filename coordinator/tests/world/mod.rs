@@ -17,6 +17,7 @@ mod server;
 mod setup;
 mod steps;
 mod store;
+mod synchronous;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,10 @@ pub struct World {
     pub planted: Option<Fault>,
     /// Everything that a client was told is written: the log as it was then.
     pub acknowledged: Vec<server::Wal>,
+    /// Those of them that must never be lost.
+    pub promised: Vec<server::Wal>,
+    /// An operator accepts a loss.
+    pub losing: bool,
     /// The transcript.
     pub log: Vec<String>,
     /// The names of the reasons that the transcript shows.
@@ -78,6 +83,8 @@ impl World {
             cuts: BTreeSet::new(),
             planted: None,
             acknowledged: Vec::new(),
+            promised: Vec::new(),
+            losing: false,
             log: Vec::new(),
             shown: BTreeSet::new(),
             violations: Vec::new(),
@@ -183,6 +190,7 @@ impl World {
     /// What follows from the state of things at once: replication, watches, checks.
     fn settle(&mut self) {
         self.pump();
+        self.acknowledge();
         let revision = self.store.revision;
         for name in self.names() {
             let delay = WATCH + self.jitter(20);

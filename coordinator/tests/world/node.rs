@@ -9,7 +9,7 @@ use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
 use coordinator::{
     Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres,
-    Process, Repair, Request, Running, Slot, Standby, Wish,
+    Process, Repair, Request, Running, Slot, Standby, SyncWrites, Wish,
 };
 use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
 
@@ -48,6 +48,7 @@ pub struct Daemon {
     pub session: Option<i64>,
     pub held: Option<Held>,
     pub released: Option<Epoch>,
+    pub sync: SyncWrites,
     pub arrival: Option<Arrival>,
     pub renew_due: Moment,
     pub job: Option<(Job, Moment)>,
@@ -79,6 +80,7 @@ impl Daemon {
             session: None,
             held: None,
             released: None,
+            sync: SyncWrites::default(),
             arrival: None,
             renew_due: now,
             job: None,
@@ -162,6 +164,9 @@ impl Node {
             standby,
             position: Lsn(dir.wal.end),
             slots: slots.collect(),
+            senders: Vec::new(),
+            standby_names: self.server.names.clone(),
+            quiet: true,
         })
     }
 
@@ -186,6 +191,7 @@ impl Node {
                 reachable: daemon.reachable,
                 seen: daemon.seen,
             },
+            sync: daemon.sync,
             lease: daemon.held,
             released: daemon.released,
             arrival: daemon.arrival.clone(),
@@ -230,6 +236,12 @@ impl Node {
         let floor = self.server.dir.as_ref().is_some_and(|dir| dir.floor.is_some());
         if self.tags.nofailover || !self.withheld.is_empty() || floor {
             tags.insert("nofailover".to_owned(), true.into());
+        }
+        if self.tags.nosync || !self.withheld.is_empty() || floor {
+            tags.insert("nosync".to_owned(), true.into());
+        }
+        if let Some(priority) = self.tags.sync_priority {
+            tags.insert("sync_priority".to_owned(), priority.into());
         }
         if let Some(priority) = self.tags.failover_priority {
             tags.insert("failover_priority".to_owned(), priority.into());

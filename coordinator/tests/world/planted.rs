@@ -29,10 +29,12 @@ pub enum Fault {
     CloneOverData,
     /// A standby's log is not what its number says.
     TwinTimeline,
+    /// Commits wait for nobody, whatever the settings say.
+    NobodyWaits,
 }
 
 /// Every fault, a script in which it shows, and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 10] = [
+pub const PLANTED: [(Fault, &str, &str); 11] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     (Fault::LeaseForEver, "partition n1\nwait 60s", "take writes under valid leases"),
     (Fault::InitializeRewritten, "wait 2s", "initialize was rewritten"),
@@ -47,6 +49,11 @@ pub const PLANTED: [(Fault, &str, &str); 10] = [
     (Fault::CreateAgain, "wait 2s", "creates a cluster that exists"),
     (Fault::CloneOverData, "wait 2s", "over data"),
     (Fault::TwinTimeline, "wait 2s", "their histories are not the same"),
+    (
+        Fault::NobodyWaits,
+        "set synchronous_mode=on\nwait 10s\ncut n1 n2\ncut n1 n3\nwrite n1 100\nkill n1\nheal\nwait 40s",
+        "lacks a commit",
+    ),
 ];
 
 impl World {

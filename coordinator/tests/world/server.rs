@@ -138,6 +138,12 @@ pub struct Server {
     /// The first file of its last timeline has not arrived whole: promoted it panics, and until it streams again it
     /// is never consistent.
     pub torn: bool,
+    /// `synchronous_standby_names`.
+    pub names: String,
+    /// Earlier ones, and until when some process works by each.
+    pub stragglers: Vec<(Moment, String)>,
+    /// Commits that nobody was told of yet.
+    pub waiting: Vec<Wal>,
 }
 
 impl Default for Server {
@@ -156,6 +162,9 @@ impl Default for Server {
             frozen: false,
             slots: BTreeMap::new(),
             torn: false,
+            names: String::new(),
+            stragglers: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 }
@@ -191,6 +200,7 @@ impl Server {
             return;
         }
         self.process = left;
+        self.waiting.clear();
         self.streaming = false;
         self.hung = None;
         self.suspended = false;
@@ -209,6 +219,7 @@ impl Server {
             }
         }
         self.process = Process::Gone;
+        self.waiting.clear();
         self.streaming = false;
         self.hung = None;
         self.suspended = false;
@@ -223,6 +234,7 @@ impl Server {
             dir.state = if primary { ControlState::InProduction } else { ControlState::InArchiveRecovery };
         }
         self.process = Process::Postmaster;
+        self.stragglers.clear();
         self.primary = primary;
         self.crashed = None;
         self.down = None;

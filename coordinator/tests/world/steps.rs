@@ -22,7 +22,10 @@ pub fn variant(reason: &Reason) -> String {
 impl World {
     /// One turn of one node.
     pub(super) fn turn(&mut self, name: &NodeName) {
-        let Some(seen) = self.nodes[name].observe(self.now) else { return };
+        let Some(mut seen) = self.nodes[name].observe(self.now) else { return };
+        if let Some(running) = &mut seen.postgres.running {
+            running.senders = self.senders(name);
+        }
         let now = self.now;
         let decision = decide(&seen, &self.daemon(name).past.clone());
         let daemon = self.daemon(name);
@@ -72,7 +75,7 @@ impl World {
         self.connected(name).then_some(()).ok_or_else(|| "the store does not answer".to_owned())
     }
 
-    fn soon(&mut self, name: &NodeName) {
+    pub(super) fn soon(&mut self, name: &NodeName) {
         let soon = self.now + SOON;
         let daemon = self.daemon(name);
         daemon.wake = daemon.wake.min(soon);
@@ -90,6 +93,10 @@ impl World {
             | Step::RestoreConfig
             | Step::ClearFailover { .. }
             | Step::WriteHistory => self.record(name, step)?,
+            Step::WriteSync { .. } | Step::DeleteSync { .. } | Step::SetNames(_) => {
+                self.synchronous(name, step)?
+            }
+            Step::Evict(_) => {}
             Step::Acquire | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
             Step::Ask(names) => self.ask(name, names),
             Step::ReadLineage(of) => {
@@ -226,6 +233,7 @@ impl World {
         let (epoch, revision) = got.map_err(str::to_owned)?;
         self.store.sessions.insert(session, now + ttl);
         self.daemon(name).held = Some(authority(ttl, now, epoch, revision));
+        self.daemon(name).sync.written = None;
         self.soon(name);
         Ok(())
     }

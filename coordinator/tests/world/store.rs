@@ -6,7 +6,7 @@ use std::sync::Arc;
 use config::{ClusterConfig, NodeName};
 use dcs::{
     ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand, Status,
-    SystemId, Versioned,
+    SyncState, SystemId, Versioned,
 };
 
 /// The records and the sessions under which some of them live.
@@ -28,6 +28,7 @@ pub struct Store {
     pub members: BTreeMap<NodeName, (Member, i64)>,
     pub status: Status,
     pub failover: Option<Versioned<Failover>>,
+    pub sync: Option<Versioned<SyncState>>,
     pub history: Option<Vec<HistoryRow>>,
     /// Session → when it runs out.
     pub sessions: BTreeMap<i64, Moment>,
@@ -50,6 +51,7 @@ impl Store {
             members: BTreeMap::new(),
             status: Status::default(),
             failover: None,
+            sync: None,
             history: None,
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -76,7 +78,7 @@ impl Store {
             members: self.members.iter().map(|(name, (member, _))| (name.clone(), member.clone())).collect(),
             status: self.status.clone(),
             failover: self.failover.clone(),
-            sync: None,
+            sync: self.sync.clone(),
             history: self.history.clone(),
             failsafe: None,
             passage: self.passage.clone(),

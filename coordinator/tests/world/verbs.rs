@@ -220,6 +220,7 @@ impl World {
         self.store.initialize = Initialize::Absent;
         self.store.identities.clear();
         (self.store.history, self.store.config, self.store.failover) = (None, None, None);
+        self.store.sync = None;
         self.store.status = dcs::Status::default();
         self.store.commit();
     }
@@ -230,7 +231,7 @@ impl World {
         }
         self.dir(name)?.wal.end += bytes;
         let wal = self.dir(name)?.wal.clone();
-        self.acknowledged.push(wal);
+        self.commit(name, wal);
         Ok(())
     }
 
@@ -244,6 +245,8 @@ impl World {
                 tags.nofailover |= tags.failover_priority.is_some_and(|priority| priority <= 0);
             }
             "clonefrom" => tags.clonefrom = value == "true",
+            "nosync" => tags.nosync = value == "true",
+            "sync_priority" => tags.sync_priority = value.parse().ok(),
             "nostream" => tags.nostream = value == "true",
             "replicatefrom" => tags.replicatefrom = NodeName::new(value).ok(),
             _ => return Err("unknown tag".into()),
@@ -266,7 +269,7 @@ impl World {
             "maximum_lag_on_failover" => settings.maximum_lag_on_failover = position(value)?,
             "check_timeline" => settings.check_timeline = value == "true",
             "use_slots" => settings.use_slots = value == "true",
-            _ => return Err("unknown setting".into()),
+            _ => self.synchronous_setting(key, value)?,
         }
         self.store.commit();
         Ok(())
@@ -289,6 +292,7 @@ impl World {
                 candidate => failover.candidate = Some(candidate.to_owned()),
             }
         }
+        self.losing |= failover.leader.is_none();
         let revision = self.store.commit();
         self.store.failover = Some(Versioned { value: failover, revision });
         Ok(())
@@ -342,6 +346,8 @@ impl World {
                 }
             }
             ["nobody", "leads"] => leader.is_none(),
+            ["sync", wanted @ ..] => self.synchronous_are(wanted),
+            ["waiting", name] => !self.nodes[&known(self, name)?].server.waiting.is_empty(),
             ["nothing", "lost"] => self.keeps_everything(),
             ["something", "lost"] => !self.keeps_everything(),
             [state, name] => {

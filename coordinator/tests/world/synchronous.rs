@@ -1,0 +1,183 @@
+//! Simulated synchronous replication: the record in the store, the list in the server, commits that wait, and the law
+//! that none of those which were acknowledged is ever missing.
+
+use std::time::Duration;
+
+use config::{NodeName, SynchronousMode};
+use coordinator::slots::slot_name;
+use coordinator::sync::{names, resolver::Wait};
+use coordinator::{Process, Sender, Step, SyncWrites};
+use dcs::{Lsn, SyncState, Versioned};
+
+use super::World;
+use super::planted::Fault;
+use super::server::Wal;
+use super::verbs::Done;
+
+/// How long some process of a server works by an old list.
+const STRAGGLER: Duration = Duration::from_millis(1500);
+
+impl World {
+    /// Who streams from a node.
+    pub(super) fn senders(&self, name: &NodeName) -> Vec<Sender> {
+        let of = |(pid, node): (usize, &super::node::Node)| {
+            let server = &node.server;
+            let from = server.upstream.as_ref().is_some_and(|upstream| upstream.member == *name);
+            let end = server.dir.as_ref().map(|dir| Lsn(dir.wal.end));
+            (server.streaming && from).then(|| Sender {
+                pid: i32::try_from(pid).unwrap_or_default(),
+                name: node.name.to_string(),
+                streaming: true,
+                flushed: end,
+                slot: Some(slot_name(node.name.as_str())),
+            })
+        };
+        self.nodes.values().enumerate().filter_map(of).collect()
+    }
+
+    /// Steps about the record and the list.
+    pub(super) fn synchronous(&mut self, name: &NodeName, step: &Step) -> Result<(), String> {
+        if let Step::SetNames(text) = step {
+            let now = self.now;
+            let server = &mut self.node(name).server;
+            let old = std::mem::replace(&mut server.names, text.clone());
+            server.stragglers.push((now + STRAGGLER, old));
+            self.soon(name);
+            return Ok(());
+        }
+        if !self.connected(name) {
+            return Err("the store does not answer".to_owned());
+        }
+        let found = self.store.sync.as_ref().map(|sync| sync.revision);
+        match step {
+            Step::WriteSync { sync, guard } if found == *guard => {
+                let revision = self.store.commit();
+                self.store.sync = Some(Versioned { value: sync.clone(), revision });
+                self.daemon(name).sync = SyncWrites { written: Some(revision), doubtful: false };
+            }
+            Step::DeleteSync { guard } if found == Some(*guard) => {
+                self.store.sync = None;
+                let revision = self.store.commit();
+                self.daemon(name).sync = SyncWrites { written: Some(revision), doubtful: false };
+            }
+            _ => return Err("somebody else changed the record".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// What a standby is started with, and so what it is promoted with.
+    pub(super) fn standby_list(&mut self, name: &NodeName) {
+        let settings = self.store.settings.clone();
+        let server = &mut self.node(name).server;
+        server.names = names::of_standby(&settings).unwrap_or_default();
+        server.stragglers.clear();
+        server.waiting.clear();
+    }
+
+    /// A commit is written here; the client hears of it when enough standbys have it.
+    pub(super) fn commit(&mut self, name: &NodeName, wal: Wal) {
+        self.node(name).server.waiting.push(wal);
+        self.pump();
+        self.acknowledge();
+    }
+
+    /// Commits whose wait is over, by any list that some process may still work by.
+    pub(super) fn acknowledge(&mut self) {
+        let now = self.now;
+        for name in self.names() {
+            self.node(&name).server.stragglers.retain(|(until, _)| *until > now);
+            let server = &self.nodes[&name].server;
+            if server.waiting.is_empty() || !server.writable() || server.process != Process::Postmaster {
+                continue;
+            }
+            let ignored = self.planted == Some(Fault::NobodyWaits);
+            let lists: Vec<Wait<String>> = server
+                .stragglers
+                .iter()
+                .map(|(_, text)| text)
+                .chain([&server.names])
+                .map(|text| if ignored { Wait::Nobody } else { names::read(text) })
+                .collect();
+            let senders = self.senders(&name);
+            let has = |standby: &String, wal: &Wal| {
+                senders.iter().any(|sender| sender.is_for(standby) && sender.flushed >= Some(Lsn(wal.end)))
+            };
+            let enough = |wal: &Wal| {
+                lists.iter().any(|list| match list {
+                    Wait::Nobody | Wait::Foreign => true,
+                    Wait::Forever => false,
+                    Wait::For { names, count } => {
+                        names.iter().filter(|standby| has(standby, wal)).count() >= *count
+                    }
+                })
+            };
+            let (done, waiting) = server.waiting.clone().into_iter().partition(|wal| enough(wal));
+            self.node(&name).server.waiting = waiting;
+            let done: Vec<Wal> = done;
+            let promises = self.store.settings.synchronous_mode != SynchronousMode::Off
+                && self
+                    .store
+                    .sync
+                    .as_ref()
+                    .is_some_and(|sync| sync.value.leader.as_deref() == Some(name.as_str()));
+            if promises {
+                self.promised.extend(done.iter().cloned());
+            }
+            self.acknowledged.extend(done);
+        }
+    }
+
+    /// Whoever leads and takes writes has every commit that was acknowledged while the mode was on, unless an operator
+    /// accepted the loss.
+    pub(super) fn nothing_promised_is_lost(&mut self) {
+        let now = self.now;
+        if self.store.settings.synchronous_mode == SynchronousMode::Off || self.store.sync.is_none() {
+            self.promised.clear();
+        }
+        let leading = self.nodes.values().find(|node| {
+            node.server.writable()
+                && node.daemon.as_ref().is_some_and(|daemon| daemon.leads(now))
+                && self.store.leader.as_ref().is_some_and(|leader| leader.name == node.name)
+        });
+        let Some(node) = leading else { return };
+        let Some(wal) = node.server.dir.as_ref().map(|dir| dir.wal.clone()) else { return };
+        let (name, asked) = (node.name.clone(), self.store.failover.is_some());
+        if self.losing {
+            let taken = self.store.sync.as_ref().and_then(|sync| sync.value.leader.clone());
+            if !asked && taken.as_deref() == Some(name.as_str()) {
+                self.losing = false;
+                self.promised.retain(|written| written.is_part_of(&wal));
+            }
+            return;
+        }
+        if let Some(lost) = self.promised.iter().find(|written| !written.is_part_of(&wal)) {
+            let at = Lsn(lost.end);
+            self.broken(format!("{name} takes writes and lacks a commit at {at} that was acknowledged"));
+        }
+    }
+
+    /// `set synchronous_mode=on|off|quorum` and what goes with it.
+    pub(super) fn synchronous_setting(&mut self, key: &str, value: &str) -> Done {
+        let settings = std::sync::Arc::make_mut(&mut self.store.settings);
+        match (key, value) {
+            ("synchronous_mode", "on") => settings.synchronous_mode = SynchronousMode::On,
+            ("synchronous_mode", "quorum") => settings.synchronous_mode = SynchronousMode::Quorum,
+            ("synchronous_mode", "off") => settings.synchronous_mode = SynchronousMode::Off,
+            ("synchronous_mode_strict", _) => settings.synchronous_mode_strict = value == "true",
+            ("synchronous_node_count", _) => {
+                settings.synchronous_node_count = value.parse().map_err(|_| "no number".to_owned())?;
+            }
+            _ => return Err("unknown setting".into()),
+        }
+        Ok(())
+    }
+
+    /// `expect sync n2 n3`, `expect sync nobody`: the record's standbys.
+    pub(super) fn synchronous_are(&self, wanted: &[&str]) -> bool {
+        let found: Vec<String> = match &self.store.sync {
+            Some(Versioned { value: SyncState { standbys, .. }, .. }) => standbys.iter().cloned().collect(),
+            None => return wanted == ["none"],
+        };
+        if found.is_empty() { wanted == ["nobody"] } else { found == wanted }
+    }
+}
