@@ -18,6 +18,15 @@ const JOBS: [&str; 10] = [
     "recover",
 ];
 
+const MODES: [&str; 6] = [
+    "synchronous_mode=on",
+    "synchronous_mode=quorum",
+    "synchronous_mode=off",
+    "synchronous_mode_strict=true",
+    "synchronous_mode_strict=false",
+    "synchronous_node_count=2",
+];
+
 /// A repeatable sequence of its own, apart from the world's.
 #[derive(Debug)]
 pub struct Dice(u64);
@@ -40,7 +49,7 @@ impl Dice {
 /// One thing that befalls the cluster.
 fn event(dice: &mut Dice) -> String {
     let node = dice.pick(&NODES);
-    match dice.roll(30) {
+    match dice.roll(31) {
         0 | 1 => format!("kill {node}"),
         2..=4 => format!("start {node}"),
         5 => format!("kill-postmaster {node}"),
@@ -66,6 +75,7 @@ fn event(dice: &mut Dice) -> String {
         25 => format!("slow {node} {} {}s", dice.pick(&JOBS[..8]), 1 + dice.roll(20)),
         26 => format!("hang {node}"),
         27 => format!("stop {node}"),
+        29 => format!("set {}", dice.pick(&MODES)),
         28 => format!("redo {node} {:x}", dice.roll(0x2000)),
         _ => format!("switchover {node} in {}s", dice.roll(30)),
     }
@@ -83,6 +93,9 @@ pub fn script(seed: u64, minutes: u64) -> String {
     lines.push(format!("set ttl={}", [5, 10, 30][usize::try_from(dice.roll(3)).unwrap_or(0)]));
     if dice.roll(3) == 0 {
         lines.push("set primary_start_timeout=5".to_owned());
+    }
+    if dice.roll(2) == 0 {
+        lines.push(format!("set {}", dice.pick(&MODES[..2])));
     }
     if dice.roll(2) == 0 {
         lines.push(format!("repair {} rewind after-failed-rewind when-diverged", dice.pick(&NODES)));
