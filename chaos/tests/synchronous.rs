@@ -99,7 +99,7 @@ async fn the_synchronous_standby_leads_after_every_leader_without_loss() {
     nothing_is_lost(&cluster, workload).await.unwrap();
 }
 
-/// P247, P135 with the synchronous standby lost the other one acknowledges; with that one lost too commits return
+/// P247, F135: with the synchronous standby lost the other one acknowledges; with that one lost too commits return
 /// alone, and then nobody but the leader may lead, however long it is away.
 #[tokio::test]
 async fn a_lost_standby_is_replaced_and_the_last_one_leaves_the_leader_alone() {

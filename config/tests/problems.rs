@@ -133,14 +133,14 @@ fn secrets_are_never_repeated() {
 #[test]
 fn keys_that_are_known_but_not_acted_on_warn_once_each() {
     insta::assert_snapshot!(said(&format!(
-        "{GOOD}  callbacks:\n    on_start: /bin/true\n  parameters_replica: {{work_mem: 1MB}}\n  pg_hba_primary: []\nthread_pool_size: 8\nlog:\n  dir: /var/log\n  loggers: {{patroni.postmaster: WARNING}}\nwatchdog:\n  mode: automatic\nbootstrap:\n  users: {{admin: {{password: x}}}}\n  dcs:\n    ttl: 30\n    slots: {{a: {{type: physical}}}}\n    synchronous_node_count: 1\n"
+        "{GOOD}  callbacks:\n    on_start: /bin/true\n  parameters_replica: {{work_mem: 1MB}}\n  pg_hba_primary: []\nthread_pool_size: 8\nlog:\n  dir: /var/log\n  loggers: {{patroni.postmaster: WARNING}}\nwatchdog:\n  mode: automatic\nbootstrap:\n  users: {{admin: {{password: x}}}}\n  dcs:\n    ttl: 30\n    slots: {{a: {{type: physical}}}}\n"
     )));
 }
 
 #[test]
 fn promises_that_cannot_be_kept_are_named_as_such() {
     insta::assert_snapshot!(said(&format!(
-        "{GOOD}  pre_promote: /bin/fence\nwatchdog: {{mode: required}}\nbootstrap:\n  dcs:\n    ttl: 30\n    synchronous_mode: quorum\n    synchronous_mode_strict: on\n    failsafe_mode: true\n    standby_cluster: {{host: 10.9.9.9}}\n"
+        "{GOOD}  pre_promote: /bin/fence\nwatchdog: {{mode: required}}\nbootstrap:\n  dcs:\n    ttl: 30\n    failsafe_mode: true\n    standby_cluster: {{host: 10.9.9.9}}\n"
     )));
 }
 

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use api::status::{HeldLease, NodeStatus, Position, PostgresState, Role, Why};
 use api::{MATRIARCH_VERSION, PATRONI_VERSION, wall};
-use config::NodeName;
+use config::{NodeName, SynchronousMode};
 use coordinator::{Data, Intent, Obstacle, Process, Task};
 use dcs::{Member, Moment, Status, StoreError};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 pub use cache::{cache_document, cached_document};
-use record::{Worth, epoch_of, leader_status, server};
+use record::{Worth, acknowledges, epoch_of, leader_status, server};
 
 use crate::complaints::Complaints;
 use crate::lease::{Tenure, chain};
@@ -131,11 +131,7 @@ impl Node {
         let role = self.role(look.as_ref().map(|(_, look)| look), &data);
         self.published.role = Some(role);
         let cluster = &self.settings.cluster;
-        let mode = api::synchronous(&view);
-        let me = self.settings.node.name.as_str();
-        let listed = view.sync.as_ref().map(|sync| &sync.value).is_some_and(|sync| {
-            sync.leader.is_some() && sync.standbys.iter().any(|name| name.eq_ignore_ascii_case(me))
-        });
+        let acknowledges = acknowledges(&view, &self.settings.node.name);
         NodeStatus {
             // That nothing answers is a finding as fresh as any other.
             looked: look.as_ref().map_or(now, |(at, _)| *at),
@@ -161,8 +157,8 @@ impl Node {
             pause: cluster.pause,
             standby_cluster: api::standby_cluster(&view),
             store_seen: known.then(|| (reached, epoch_of(reached, now))),
-            sync_standby: mode == config::SynchronousMode::On && listed,
-            quorum_standby: mode == config::SynchronousMode::Quorum && listed,
+            sync_standby: acknowledges == SynchronousMode::On,
+            quorum_standby: acknowledges == SynchronousMode::Quorum,
             leader_known: view.leader.is_some(),
             optime: view.status.optime,
             ttl: cluster.ttl,

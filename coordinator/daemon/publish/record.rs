@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::status::{Position, Sender, Server};
 use api::wall;
-use config::NodeName;
+use config::{NodeName, SynchronousMode};
 use coordinator::slots::slot_name;
 use dcs::{ClusterView, Lsn, Member, Moment, Status};
 
@@ -98,6 +98,14 @@ impl Worth {
             (before, now) => before == now,
         }
     }
+}
+
+/// How a member acknowledges commits by the record in the store: off if it does not.
+pub fn acknowledges(view: &ClusterView, me: &NodeName) -> SynchronousMode {
+    let record = view.sync.as_ref().map(|sync| &sync.value).filter(|record| record.leader.is_some());
+    let listed = record
+        .is_some_and(|record| record.standbys.iter().any(|name| name.eq_ignore_ascii_case(me.as_str())));
+    if listed { api::synchronous(view) } else { SynchronousMode::Off }
 }
 
 /// What a look at Postgres says, in the words of the status.

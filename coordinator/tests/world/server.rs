@@ -142,6 +142,8 @@ pub struct Server {
     pub names: String,
     /// Earlier ones, and until when some process works by each.
     pub stragglers: Vec<(Moment, String)>,
+    /// By how many bytes what it says it has on disk lags.
+    pub slack: u64,
     /// Commits that nobody was told of yet.
     pub waiting: Vec<Wal>,
 }
@@ -164,6 +166,7 @@ impl Default for Server {
             torn: false,
             names: String::new(),
             stragglers: Vec::new(),
+            slack: 0,
             waiting: Vec::new(),
         }
     }

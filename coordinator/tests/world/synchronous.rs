@@ -23,7 +23,7 @@ impl World {
         let of = |(pid, node): (usize, &super::node::Node)| {
             let server = &node.server;
             let from = server.upstream.as_ref().is_some_and(|upstream| upstream.member == *name);
-            let end = server.dir.as_ref().map(|dir| Lsn(dir.wal.end));
+            let end = server.dir.as_ref().map(|dir| Lsn(dir.wal.end.saturating_sub(server.slack)));
             (server.streaming && from).then(|| Sender {
                 pid: i32::try_from(pid).unwrap_or_default(),
                 name: node.name.to_string(),
@@ -164,6 +164,9 @@ impl World {
             ("synchronous_mode", "quorum") => settings.synchronous_mode = SynchronousMode::Quorum,
             ("synchronous_mode", "off") => settings.synchronous_mode = SynchronousMode::Off,
             ("synchronous_mode_strict", _) => settings.synchronous_mode_strict = value == "true",
+            ("maximum_lag_on_syncnode", _) => {
+                settings.maximum_lag_on_syncnode = Some(super::script::position(value)?);
+            }
             ("synchronous_node_count", _) => {
                 settings.synchronous_node_count = value.parse().map_err(|_| "no number".to_owned())?;
             }

@@ -130,6 +130,7 @@ impl World {
                 self.node(name).slow.insert((*job).to_owned(), span);
             }
             ("redo", [bytes]) => self.dir(name)?.to_recover = position(bytes)?,
+            ("slack", [bytes]) => self.node(name).server.slack = position(bytes)?,
             ("freeze", []) => self.node(name).server.frozen = true,
             ("thaw", []) => self.node(name).server.frozen = false,
             ("hang", []) => self.node(name).server.hung = Some(now),
@@ -323,6 +324,7 @@ impl World {
             node.fails.clear();
             node.slow.clear();
             node.server.frozen = false;
+            node.server.slack = 0;
             node.server.hung = None;
             self.start_node(&name);
         }
