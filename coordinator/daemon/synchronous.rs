@@ -30,7 +30,8 @@ impl Node {
         let done = match (sync, guard) {
             (Some(sync), guard) => self.dcs.write_sync(sync, guard).await,
             (None, Some(guard)) => match self.dcs.delete_sync(guard).await {
-                Ok(true) => Ok(Some(guard)),
+                // A view of before still shows the record.
+                Ok(true) => Ok(Some(Revision(guard.0 + 1))),
                 other => other.map(|_| None),
             },
             (None, None) => Ok(None),

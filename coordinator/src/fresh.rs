@@ -11,6 +11,7 @@ use crate::observation::{Bootstrap, Observation};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::slots::is_true;
+use crate::sync::right;
 
 /// Nobody leads and there is no data.
 pub fn vacant(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
@@ -66,6 +67,9 @@ pub fn clone(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
         return Decision::wait(seen, past, Reason::LeaderNotReady(leader.clone()));
     }
     let leader_only = matches!(past.intent, Some(Intent::Reinitialize { from_leader: true, .. }));
+    // Who is named as one that has every commit must not become one that lacks some (F140).
+    let leader_only = leader_only
+        || right::record(seen, &view).is_some_and(|record| right::names(record, seen.me.name.as_str()));
     let from = if leader_only { leader.clone() } else { preferred_source(seen, &view, leader) };
     let task = Task::Clone { from };
     if let Some(setback) = past.waits_for(seen.now, &task) {

@@ -75,8 +75,11 @@ fn vacant(seen: &Observation, past: Past) -> Decision {
         return Decision::wait(seen, past, Reason::Paused);
     }
     let named_standby = named == Some(seen.me.name.as_str()) && seen.standby().is_some();
-    if named_standby && let Some(obstacle) = right::membership(seen, &view, &seen.me.name) {
-        return Decision::wait(seen, past, Reason::NotEligible(obstacle));
+    let obstacle = right::membership(seen, &view, &seen.me.name).or_else(|| right::votes(seen, &view));
+    if named_standby && let Some(obstacle) = obstacle {
+        let again = core::time::Duration::from_secs(1);
+        let asked = handover::ask_again(seen, again);
+        return Decision::act(seen, past, Reason::NotEligible(obstacle), asked).wake_by(seen.now + again);
     }
     if named_standby {
         return Decision::act(seen, past, Reason::NamedCandidate, [Step::Acquire]);

@@ -101,7 +101,17 @@ pub fn keep(
         upkeep.steps.push(Step::WriteSync { sync, guard });
         return upkeep;
     }
-    let situation = situation(seen, view, running, &in_force, record);
+    let mut situation = situation(seen, view, running, &in_force, record);
+    // What was set last may stand in the file, unread: the next start would read it. Nobody is certain under a list that
+    // may change by itself.
+    let unread = match &in_force.asked {
+        Some((text, _)) => *text != in_force.text,
+        None => matches!(situation.wait, Wait::For { .. }),
+    };
+    if unread {
+        situation.settled = false;
+        situation.confirmed.clear();
+    }
     upkeep.blocked = situation.strict && situation.wanted.is_empty();
     let any = situation.any;
     let wanted = match resolver::next(&situation) {
@@ -119,7 +129,7 @@ pub fn keep(
         None if situation.wait != Wait::Foreign => names::text(&situation.wait, any),
         None => in_force.text.clone(),
     };
-    if wanted != in_force.text {
+    if wanted != in_force.text || unread {
         let lately = in_force.asked.as_ref().filter(|(text, at)| *text == wanted && seen.now < *at + AGAIN);
         match lately {
             Some((_, at)) => upkeep.wake = Some(*at + AGAIN),
