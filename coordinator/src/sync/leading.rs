@@ -193,7 +193,7 @@ fn situation(
     record: &Versioned<SyncState>,
 ) -> Situation<String> {
     let any = mode(seen) == SynchronousMode::Quorum;
-    let spelled = |name: &String| spelled(view, name);
+    let spelled = |name: &String| spelled(view, name.as_str());
     let wait = match names::read(&in_force.text) {
         Wait::For { names, count } => Wait::of(names.iter().map(spelled).collect(), count),
         other => other,
@@ -228,9 +228,9 @@ fn situation(
 }
 
 /// A name as its member spells it: Patroni and Postgres compare names without regard to case.
-fn spelled(view: &ClusterView, name: &String) -> String {
+fn spelled(view: &ClusterView, name: &str) -> String {
     let member = view.members.keys().find(|member| member.as_str().eq_ignore_ascii_case(name));
-    member.map_or_else(|| name.clone(), ToString::to_string)
+    member.map_or_else(|| name.to_string(), ToString::to_string)
 }
 
 /// A standby that can acknowledge commits.

@@ -94,7 +94,7 @@ impl World {
             | Step::ClearFailover { .. }
             | Step::WriteHistory => self.record(name, step)?,
             Step::WriteSync { .. } | Step::DeleteSync { .. } | Step::SetNames(_) => {
-                self.synchronous(name, step)?
+                self.synchronous(name, step)?;
             }
             Step::Evict(_) => {}
             Step::Acquire | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
