@@ -58,12 +58,13 @@ async fn wait_standbys(cluster: &Cluster, count: usize) -> Vec<String> {
     cluster.explain(named.await).unwrap()
 }
 
-/// A client in an empty table.
+/// A client in an empty table that has written enough to lose.
 async fn under_writes(cluster: &Cluster) -> Workload {
     let (leader, _) = cluster.roles().await.unwrap();
     leader.sql("drop table if exists writes").await.unwrap();
     let workload = Workload::start(&cluster.servers(), PACE).await.unwrap();
-    workload.wait_ack_after(Moment::now(), PATIENCE).await.unwrap();
+    let written = until(PATIENCE, "rows", async || Ok((workload.acked() > 20).then_some(())));
+    cluster.explain(written.await).unwrap();
     workload
 }
 
