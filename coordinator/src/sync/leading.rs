@@ -27,6 +27,8 @@ pub const SETTLE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(2);
 /// How often a leader looks while it waits for a standby to be confirmed.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often a leader looks whether those who acknowledge are still there: commits wait for one that is gone.
+const WATCH: Duration = Duration::from_millis(400);
 /// How long a stranger under a member's name is watched before it is taken for one: what the server says of its
 /// senders and of its slots is not of one moment.
 const STRANGER: Duration = Duration::from_millis(300);
@@ -68,6 +70,21 @@ pub fn mode(seen: &Observation) -> SynchronousMode {
 
 /// The next step of a leader whose server takes writes.
 pub fn keep(
+    seen: &Observation,
+    past: &mut Past,
+    view: &ClusterView,
+    epoch: Epoch,
+    running: &Running,
+) -> Upkeep {
+    let mut upkeep = advance(seen, past, view, epoch, running);
+    if mode(seen) != SynchronousMode::Off {
+        let watch = seen.now + WATCH;
+        upkeep.wake = Some(upkeep.wake.map_or(watch, |wake| wake.min(watch)));
+    }
+    upkeep
+}
+
+fn advance(
     seen: &Observation,
     past: &mut Past,
     view: &ClusterView,
