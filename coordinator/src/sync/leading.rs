@@ -147,22 +147,25 @@ fn advance(
         None => in_force.text.clone(),
     };
     if wanted != in_force.text || unread {
-        let lately = in_force.asked.as_ref().filter(|(text, at)| *text == wanted && seen.now < *at + AGAIN);
-        match lately {
-            Some((_, at)) => upkeep.wake = Some(*at + AGAIN),
-            None => {
-                if let Some(noted) = &mut past.in_force {
-                    noted.asked = Some((wanted.clone(), seen.now));
-                }
-                upkeep.steps.push(Step::SetNames(wanted));
-            }
-        }
+        set(seen, past, &mut upkeep, wanted);
     } else if !situation.settled {
         upkeep.wake = Some((in_force.since + SETTLE).max(seen.now + LOOK));
     } else if situation.wanted.iter().any(|name| !situation.confirmed.contains(name)) {
         upkeep.wake = Some(seen.now + LOOK);
     }
     upkeep
+}
+
+/// Sets the list, unless the same was tried a moment ago.
+fn set(seen: &Observation, past: &mut Past, upkeep: &mut Upkeep, wanted: String) {
+    let Some(noted) = &mut past.in_force else { return };
+    let lately = noted.asked.as_ref().filter(|(text, at)| *text == wanted && seen.now < *at + AGAIN);
+    if let Some((_, at)) = lately {
+        upkeep.wake = Some(*at + AGAIN);
+        return;
+    }
+    noted.asked = Some((wanted.clone(), seen.now));
+    upkeep.steps.push(Step::SetNames(wanted));
 }
 
 /// Whether the view is older than the last record of this kind that this node wrote.
