@@ -108,14 +108,12 @@ fn advance(
         upkeep.wake = Some(seen.now + LOOK);
     }
     let Some(record) = mine(seen, view) else {
-        let guard = view.sync.as_ref().map(|sync| sync.revision);
-        upkeep.steps.push(alone(seen, guard));
+        upkeep.steps.push(alone(seen, view.sync.as_ref().map(|sync| sync.revision)));
         return upkeep;
     };
     if seen.sync.doubtful {
         // A write whose end is not known could still arrive. What is written now overtakes it, and it is void.
-        let (sync, guard) = (record.value.clone(), Some(record.revision));
-        upkeep.steps.push(Step::WriteSync { sync, guard });
+        upkeep.steps.push(Step::WriteSync { sync: record.value.clone(), guard: Some(record.revision) });
         return upkeep;
     }
     let mut situation = situation(seen, view, running, &in_force, record);
