@@ -33,7 +33,7 @@ pub struct Look {
     pub checkpoint_timeline: Timeline,
     /// `synchronous_standby_names`, as this session has read it.
     pub standby_names: String,
-    /// The checkpointer was idle, so that it has read all settings that there were.
+    /// The checkpointer was idle, or paused within a checkpoint: before either it reads what settings there are.
     pub quiet: bool,
     /// Who streams from this server.
     pub senders: Vec<Sender>,
@@ -153,7 +153,7 @@ pub(super) fn statement(version: u32) -> String {
            'sender_host', r.sender_host, 'sender_port', r.sender_port, 'slot', r.slot_name, \
            'timeline', r.received_tli, 'latest_end', {latest_end}, 'conninfo', r.conninfo)::text END AS receiver, \
          current_setting('synchronous_standby_names') AS standby_names, \
-         coalesce((SELECT b.wait_event = 'CheckpointerMain' FROM pg_stat_activity AS b \
+         coalesce((SELECT b.wait_event IN ('CheckpointerMain', 'CheckpointWriteDelay') FROM pg_stat_activity AS b \
            WHERE b.backend_type = 'checkpointer'), false) AS quiet, \
          c.timeline_id AS checkpoint_timeline, \
          greatest(c.timeline_id, (SELECT min_recovery_end_timeline FROM pg_control_recovery())) AS replayed_timeline, \

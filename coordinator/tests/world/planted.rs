@@ -31,10 +31,14 @@ pub enum Fault {
     TwinTimeline,
     /// Commits wait for nobody, whatever the settings say.
     NobodyWaits,
+    /// A candidate does not know the record of synchronous standbys.
+    RecordForgotten,
+    /// A candidate takes itself for one that needs to hear from nobody.
+    QuorumForgotten,
 }
 
 /// Every fault, a script in which it shows, and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 11] = [
+pub const PLANTED: [(Fault, &str, &str); 13] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     (Fault::LeaseForEver, "partition n1\nwait 60s", "take writes under valid leases"),
     (Fault::InitializeRewritten, "wait 2s", "initialize was rewritten"),
@@ -52,6 +56,16 @@ pub const PLANTED: [(Fault, &str, &str); 11] = [
     (
         Fault::NobodyWaits,
         "set synchronous_mode=on\nwait 10s\ncut n1 n2\ncut n1 n3\nwrite n1 100\nkill n1\nheal\nwait 40s",
+        "lacks a commit",
+    ),
+    (
+        Fault::RecordForgotten,
+        "set synchronous_mode=on\nwait 10s\ncut n1 n3\nwrite n1 100\nkill n1\nkill n2\nheal\nwait 60s",
+        "lacks a commit",
+    ),
+    (
+        Fault::QuorumForgotten,
+        "set synchronous_mode=quorum\nwait 10s\ncut n1 n2\nwrite n1 100\nkill n1\nkill n3\nheal\nwait 60s",
         "lacks a commit",
     ),
 ];

@@ -26,6 +26,7 @@ impl World {
         if let Some(running) = &mut seen.postgres.running {
             running.senders = self.senders(name);
         }
+        self.forget(&mut seen);
         let now = self.now;
         let decision = decide(&seen, &self.daemon(name).past.clone());
         let daemon = self.daemon(name);

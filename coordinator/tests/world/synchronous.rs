@@ -35,6 +35,19 @@ impl World {
         self.nodes.values().enumerate().filter_map(of).collect()
     }
 
+    /// What a planted fault keeps a replica from knowing.
+    pub(super) fn forget(&self, seen: &mut coordinator::Observation) {
+        let fault = self.planted.filter(|_| !self.quiet && !seen.is_primary());
+        let forgets = matches!(fault, Some(Fault::RecordForgotten | Fault::QuorumForgotten));
+        if let Some(view) = seen.store.view.as_mut().filter(|_| forgets) {
+            let view = std::sync::Arc::make_mut(view);
+            match (fault, &mut view.sync) {
+                (Some(Fault::QuorumForgotten), Some(sync)) => sync.value.quorum = 0,
+                _ => view.sync = None,
+            }
+        }
+    }
+
     /// Steps about the record and the list.
     pub(super) fn synchronous(&mut self, name: &NodeName, step: &Step) -> Result<(), String> {
         if let Step::SetNames(text) = step {
