@@ -1,6 +1,8 @@
 //! P072–P079, P082, P083, P085: the documents, word for word.
 
-use api::status::{HeldLease, NodeStatus, PostgresState, Role};
+use std::time::Duration;
+
+use api::status::{Guard, HeldLease, Kill, NodeStatus, PostgresState, Role};
 use api::{metrics, read};
 use dcs::{ClusterView, Failover, HistoryRow, Lsn, Moment, Revision, SyncState, Timeline, Versioned};
 use serde_json::{Value, json};
@@ -226,6 +228,30 @@ fn metrics_carry_the_statuss_values() {
     ] {
         assert_eq!(value(&page, name), expected, "{name}");
     }
+    let last =
+        Kill { at: 1_795_158_000, processes: 9, signalled: Duration::from_millis(3), ..Kill::default() };
+    let guard = Guard {
+        running: true,
+        woke: Duration::from_micros(70),
+        kills: 1,
+        last: Some(last),
+        ..Guard::default()
+    };
+    let fenced = NodeStatus { guard, ..primary(NOW) };
+    let page = metrics::page(&fenced, None, 0, NOW);
+    for (name, expected) in [
+        ("matriarch_fencer_running", "1"),
+        ("matriarch_fencer_armed", "0"),
+        ("matriarch_fencer_wakeup_seconds", "7e-5"),
+        ("matriarch_fencer_kills_total", "1"),
+        ("matriarch_fencer_kill_time", "1795158000"),
+        ("matriarch_fencer_kill_signalled_seconds", "0.003"),
+        ("matriarch_one_writer_promised", "1"),
+    ] {
+        assert_eq!(value(&page, name), expected, "{name}");
+    }
+    let shown: Value = serde_json::from_str(&read::patroni(&fenced, NOW)).unwrap();
+    assert_eq!(shown["fenced"], json!({"at": 1_795_158_000, "processes": 9, "gone_ms": 0}));
     let unknown = NodeStatus { server: None, lease: None, ..primary(NOW) };
     let page = metrics::page(&unknown, None, 0, NOW);
     assert_eq!(value(&page, "patroni_postgres_state"), "-1");
