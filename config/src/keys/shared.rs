@@ -159,7 +159,7 @@ pub(super) const KEYS: &[Key] = &[
         "postgresql.pg_ctl_timeout",
         Kind::Seconds(0),
         "60",
-        "How long starting and stopping Postgres may take.",
+        "How long starting and stopping Postgres may take; a standby's start is waited for at most 5 s and watched from then on.",
     ),
     // Matriarch's own.
     both(
