@@ -80,7 +80,7 @@ impl Renewer {
         }
         let outcome = match self.session().await {
             Ok(session) => {
-                let pace = if self.leadership.is_some() { session.pace() } else { session.ttl() / 4 };
+                let pace = if self.leadership.is_some() { session.pace() } else { session.ttl() / 3 };
                 self.due = started + pace;
                 self.renew_under(&session).await
             }
