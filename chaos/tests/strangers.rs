@@ -35,6 +35,17 @@ async fn victim(cluster: &Cluster) -> &Node {
     replicas.into_iter().find(|replica| replica.name != "n1").unwrap()
 }
 
+/// Waits until `outside` of the three members are not reachable: one that was heard a moment ago still is.
+async fn wait_outside(cluster: &Cluster, outside: usize) {
+    let what = format!("{outside} of 3 members of the store outside");
+    let seen = until(PATIENCE, &what, async || {
+        let seen = store_members(cluster).await?;
+        let silent = seen.iter().filter(|member| member["State"] != "reachable").count();
+        Ok(((seen.len(), silent) == (3, outside)).then_some(()))
+    });
+    cluster.explain(seen.await).unwrap();
+}
+
 /// Stops a replica, lets `spoil` do something to it, and starts it: it must say all of `words`, on one line, while the
 /// leader stays the same server and writes go on; once `mend` has put it right it is a member and a replica again.
 async fn stays_outside(
@@ -60,17 +71,14 @@ async fn stays_outside(
         !said.contains("panicked") && !said.contains(STORE_PASSWORD) && !said.contains("guess"),
         "{said}"
     );
-    let seen = store_members(&cluster).await.unwrap();
-    let outside = seen.iter().filter(|member| member["State"] != "reachable").count();
-    assert_eq!((seen.len(), outside), (3, 1), "{seen:?}");
+    wait_outside(&cluster, 1).await;
     assert_ne!(node.code("/primary").await, 200);
     node.stop(PATIENCE).await.unwrap();
     mend(node).await;
     node.start().unwrap();
     nothing_is_lost(&cluster, workload).await.unwrap();
     assert_eq!(leader.postmaster(), postmaster, "the leader was disturbed");
-    let seen = store_members(&cluster).await.unwrap();
-    assert!(seen.len() == 3 && seen.iter().all(|member| member["State"] == "reachable"), "{seen:?}");
+    wait_outside(&cluster, 0).await;
 }
 
 #[allow(clippy::disallowed_methods, reason = "directories of the wrong disk: the test plays the operator")]
