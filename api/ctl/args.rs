@@ -69,16 +69,7 @@ pub enum Command {
     /// Change the settings that the cluster shares
     EditConfig(EditConfig),
     /// Say why each member does what it does, and what keeps it from becoming leader
-    Why {
-        #[command(flatten)]
-        cluster: ClusterName,
-        /// Only this member
-        #[arg(short, long)]
-        member: Option<String>,
-        /// How to write it
-        #[arg(short, long, value_enum, default_value = "pretty")]
-        format: Format,
-    },
+    Why(Why),
     /// Hand leadership to a healthy replica, losing nothing
     Switchover(Switchover),
     /// Make a replica the leader, even if there is no healthy leader
@@ -241,6 +232,28 @@ pub struct Topology {
     pub clusters: Vec<String>,
     #[command(flatten)]
     pub watch: Watch,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub struct Why {
+    #[command(flatten)]
+    pub cluster: ClusterName,
+    /// Only this member
+    #[arg(short, long)]
+    pub member: Option<String>,
+    /// Show the last so many decisions, oldest first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub last: Option<u32>,
+    /// Show the decisions since then: a time, ISO 8601, or how long ago, such as 90min or 12h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Read the decisions of a node from its disk, without asking anybody: its matriarch.recorder.dir, or a file in it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cluster", "member"])]
+    pub file: Option<PathBuf>,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value = "pretty")]
+    pub format: Format,
 }
 
 /// `query`.

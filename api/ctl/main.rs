@@ -30,6 +30,7 @@ mod show;
 mod store;
 mod table;
 mod when;
+mod why;
 mod yaml;
 
 use std::process::ExitCode;
@@ -63,6 +64,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Command::Why(wanted @ args::Why { file: Some(file), .. }) = &arguments.command {
+        return why::of_file(file, wanted);
+    }
     let settings = Settings::read(arguments)?;
     let done = run_with(&settings, &arguments.command);
     if done.as_ref().is_err_and(|error| !is_broken_pipe(error)) {
@@ -103,8 +107,11 @@ async fn obey(settings: &Settings, command: &Command) -> anyhow::Result<()> {
         Command::Query(wanted) => query::query(&open(&wanted.cluster.cluster).await?, wanted).await,
         Command::ShowConfig { cluster } => edit::show(&open(&cluster.cluster).await?).await,
         Command::EditConfig(wanted) => edit::edit(&open(&wanted.cluster.cluster).await?, wanted).await,
-        Command::Why { cluster, member, format } => {
-            show::why(&open(&cluster.cluster).await?, member.as_deref(), *format).await
+        Command::Why(wanted) if wanted.last.is_some() || wanted.since.is_some() => {
+            why::history(&open(&wanted.cluster.cluster).await?, wanted).await
+        }
+        Command::Why(wanted) => {
+            why::why(&open(&wanted.cluster.cluster).await?, wanted.member.as_deref(), wanted.format).await
         }
         Command::Switchover(wanted) => {
             handover::switchover(&open(&wanted.cluster.cluster).await?, wanted).await

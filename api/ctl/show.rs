@@ -1,4 +1,4 @@
-//! Commands that only look: list, topology, history, version, dsn, why, remove's first half.
+//! Commands that only look: list, topology, history, version, dsn, remove's first half.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -146,7 +146,11 @@ pub async fn version(settings: &Settings, cluster: Option<&str>, names: &[String
     Ok(())
 }
 
-async fn ask(reach: &Reach, member: &crate::roster::Entry, endpoint: &str) -> anyhow::Result<Value> {
+/// Asks a member.
+///
+/// # Errors
+/// If it does not answer, or not with JSON.
+pub async fn ask(reach: &Reach, member: &crate::roster::Entry, endpoint: &str) -> anyhow::Result<Value> {
     let answer = reach.rest().ask(select::api_url(member)?, Method::GET, endpoint, None, MEMBER).await?;
     serde_json::from_str(&answer.body).context("it answered no JSON")
 }
@@ -164,64 +168,4 @@ fn versions(body: &Value) -> String {
     let own = body.pointer("/patroni/matriarch").and_then(Value::as_str);
     let own = own.map(|version| format!("matriarch {version}, as ")).unwrap_or_default();
     format!("{own}Patroni {patroni}{}", postgres.unwrap_or_default())
-}
-
-/// `why`.
-///
-/// # Errors
-/// If the cluster cannot be looked at, or no member answers.
-pub async fn why(reach: &Reach, only: Option<&str>, format: Format) -> anyhow::Result<()> {
-    let seen = reach.look().await?;
-    let names: Vec<String> = only.map(str::to_owned).into_iter().collect();
-    let mut rows = Vec::new();
-    let mut silent = 0;
-    for member in select::named(&seen.roster, reach.cluster(), &names, Role::Any)? {
-        let told = ask(reach, member, "why").await;
-        let because = told.as_ref().ok().and_then(|body| body.get("because")).and_then(Value::as_str);
-        match (&told, because) {
-            (Ok(body), Some(because)) => rows.push((member, because.to_owned(), body.clone())),
-            (Ok(_), None) => {
-                silent += 1;
-                rows.push((member, "it does not run matriarch, so it cannot say".to_owned(), Value::Null));
-            }
-            (Err(error), _) => {
-                silent += 1;
-                rows.push((member, format!("no answer: {error:#}"), Value::Null));
-            }
-        }
-    }
-    let leader = seen.roster.leader().map(|leader| leader.name.as_str());
-    let judge = rows.iter().find(|(member, ..)| Some(member.name.as_str()) == leader).or(rows.first());
-    let obstacles = judge.and_then(|(_, _, body)| body.get("obstacles")).cloned().unwrap_or_default();
-    let columns = ["Member", "Role", "Because", "Last steps", "Keeps it from leading"];
-    let sheet = Sheet {
-        title: format!(" Cluster: {} ({}) ", reach.cluster(), seen.roster.identity),
-        columns: columns.map(str::to_owned).to_vec(),
-        rows: rows.iter().map(|(member, because, body)| reasons(member, because, body, &obstacles)).collect(),
-        sparse: true,
-    };
-    say(sheet.write(format, "\t"))?;
-    if silent == rows.len() {
-        bail!("no member could say why");
-    }
-    Ok(())
-}
-
-fn reasons(member: &crate::roster::Entry, because: &str, body: &Value, obstacles: &Value) -> Vec<Cell> {
-    let own = body.get("obstacles").and_then(|own| own.get(&member.name));
-    let obstacle = match obstacles.get(&member.name).or(own) {
-        _ if member.leads() => "",
-        Some(Value::Null) => "nothing",
-        Some(text) => text.as_str().unwrap_or_default(),
-        None => "",
-    };
-    let steps = body.get("steps").and_then(Value::as_array);
-    let steps: Vec<&str> = steps.into_iter().flatten().filter_map(Value::as_str).collect();
-    vec![
-        Cell::text(&*member.name),
-        Cell::text(&*member.role),
-        Cell::text(because),
-        Cell::text(steps.join("\n")),
-        Cell::text(obstacle),
-    ]
 }

@@ -1,6 +1,6 @@
 //! Times that people write and read: schedules and stamps, on the wall clock.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use jiff::civil::{DateTime, Time};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
@@ -46,6 +46,43 @@ pub fn scheduled(text: Option<&str>) -> anyhow::Result<Option<String>> {
     }
 }
 
+/// Reads a time in the past: a point in time as for [`scheduled`], an hour of the last day, or how long ago.
+///
+/// # Errors
+/// If it is none of these.
+pub fn since(text: &str) -> anyhow::Result<Timestamp> {
+    let text = text.trim();
+    let now = now();
+    if let Ok(ago) = text.parse::<jiff::Span>()
+        && let Ok(then) = now.checked_sub(ago)
+    {
+        return Ok(then.timestamp());
+    }
+    let found = match (text.parse::<Time>(), scheduled(Some(text))) {
+        (Ok(hour), _) => {
+            let today = TimeZone::system().to_zoned(now.date().to_datetime(hour)).ok();
+            let yesterday = |at: Zoned| if at > now { at.yesterday().ok() } else { Some(at) };
+            today.and_then(yesterday).map(|at| at.timestamp())
+        }
+        (_, Ok(Some(at))) => at.parse().ok(),
+        _ => None,
+    };
+    found.with_context(|| {
+        format!(
+            "{text:?} is no time: write for example 2026-11-20T22:00, 22:00, or how long ago, 90min or 12h"
+        )
+    })
+}
+
+/// A recorded time as people here read it: local, with milliseconds; as it stands if it is no time.
+#[must_use]
+pub fn local(at: &str) -> String {
+    let read = at.parse::<Timestamp>();
+    let local =
+        read.map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string());
+    local.unwrap_or_else(|_| at.to_owned())
+}
+
 fn iso(at: &Zoned) -> String {
     let micros = at.subsec_nanosecond() / 1000;
     let fraction = if micros == 0 { String::new() } else { format!(".{micros:06}") };
@@ -61,6 +98,19 @@ fn with_offset(text: &str, time: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_in_the_past_are_points_hours_or_ages() {
+        let now = api::wall::now();
+        assert_eq!(since("2026-11-20T09:04Z").unwrap().to_string(), "2026-11-20T09:04:00Z");
+        for (text, hours) in [("12h", 12), ("90min", 2), ("2 days", 48), ("00:00", 24), ("23:59", 24)] {
+            let age = now.duration_since(since(text).unwrap());
+            assert!(age >= jiff::SignedDuration::ZERO - jiff::SignedDuration::from_secs(1), "{text}: {age}");
+            assert!(age <= jiff::SignedDuration::from_hours(hours + 1), "{text}: {age}");
+        }
+        assert!(since("yesterdayish").unwrap_err().to_string().contains("how long ago"));
+        assert!(local("2026-11-20T09:04:00.123456+00:00").ends_with(":00.123"));
+    }
 
     #[test]
     fn schedules_are_iso_with_an_offset() {

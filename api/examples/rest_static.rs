@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (node, _asked) = mpsc::channel(1);
     let listen = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let settings = Settings { listen, ..Settings::default() };
-    let server = Server::bind(&settings, Inputs { status, seen, node, look: None })?;
+    let server =
+        Server::bind(&settings, Inputs { status, seen, node, look: None, recollection: Default::default() })?;
     println!("{}", server.address()?);
     let (stop, stopped) = watch::channel(false);
     let thread = server.start(stopped)?;

@@ -95,8 +95,23 @@ pub(crate) async fn role(State(node): Node, known: Known) -> Answer {
     page::json(200, read::role_document(&known.status, &node.hostname, time, known.now))
 }
 
-pub(crate) async fn why(known: Known) -> Answer {
-    page::json(200, read::why(&known.status))
+/// With `?last=` or `?since=`, the decisions that led there too.
+pub(crate) async fn why(State(node): Node, known: Known, uri: Uri) -> Answer {
+    let asked = |key: &str| health::first(query(&uri), key);
+    let last = asked("last").map(|text| text.parse::<usize>().ok().filter(|last| *last > 0));
+    let since = asked("since").map(|text| wall::schedule(&text).ok().map(|(since, _)| since));
+    let history = match (last, since) {
+        (None, None) => None,
+        (Some(None), _) => return page::text(400, "last must be a number from 1, such as ?last=20"),
+        (_, Some(None)) => {
+            return page::text(
+                400,
+                "since must be a time with its zone, such as ?since=2026-11-20T09:04:00Z",
+            );
+        }
+        (last, since) => Some(node.recollection.tell(last.flatten(), since.flatten())),
+    };
+    page::json(200, read::why(&known.status, history.as_deref()))
 }
 
 pub(crate) async fn openapi() -> Answer {

@@ -211,7 +211,7 @@ fn tags_match(query: &str, status: &NodeStatus) -> bool {
 }
 
 /// The first value of `key`; empty values do not count.
-fn first<'a>(query: &'a str, key: &str) -> Option<Cow<'a, str>> {
+pub(crate) fn first<'a>(query: &'a str, key: &str) -> Option<Cow<'a, str>> {
     if query.is_empty() {
         return None;
     }

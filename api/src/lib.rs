@@ -16,6 +16,7 @@ mod page;
 pub mod peer;
 mod quantity;
 pub mod read;
+pub mod recording;
 mod respondent;
 mod router;
 pub mod routes;

@@ -55,6 +55,10 @@ pub(crate) fn json(code: u16, body: impl Into<Bytes>) -> Answer {
     answer(code, JSON, body)
 }
 
+pub(crate) fn text(code: u16, text: &'static str) -> Answer {
+    answer(code, PLAIN, text)
+}
+
 pub(crate) fn metrics(body: String) -> Answer {
     answer(200, PLAIN, body)
 }

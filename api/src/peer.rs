@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use dcs::{Lsn, Timeline};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// A member's answer to `GET <api_url>`.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PeerAnswer {
     /// Patroni's role text.
     pub role: String,

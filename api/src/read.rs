@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::document::{Object, array, quoted, spaced};
 use crate::health;
+use crate::recording::Entry;
 use crate::shared;
 use crate::status::{NodeStatus, Position, PostgresState, Role, Sender, Server};
 use crate::{MATRIARCH_VERSION, PATRONI_VERSION};
@@ -276,9 +277,10 @@ pub fn role_document(status: &NodeStatus, hostname: &str, timestamp: f64, now: M
     out.finish()
 }
 
-/// `GET /why`: the last decision, its reason, and what keeps each member from leading.
+/// `GET /why`: the last decision, its reason, what keeps each member from leading, and if they were asked for, the
+/// decisions that led there.
 #[must_use]
-pub fn why(status: &NodeStatus) -> String {
+pub fn why(status: &NodeStatus, history: Option<&[Entry]>) -> String {
     let why = &status.why;
     let mut obstacles = Object::new();
     for (name, obstacle) in &why.obstacles {
@@ -292,5 +294,16 @@ pub fn why(status: &NodeStatus) -> String {
     out.text("because", &why.because).number("since", why.since);
     out.raw("steps", &array(why.steps.iter().map(|step| quoted(step))));
     out.raw("obstacles", &obstacles.finish());
+    if let Some(history) = history {
+        out.raw("history", &array(history.iter().map(turn)));
+    }
+    out.finish()
+}
+
+fn turn(entry: &Entry) -> String {
+    let mut out = Object::new();
+    out.text("at", &entry.at).text("because", &entry.because);
+    out.raw("steps", &array(entry.steps.iter().map(|step| quoted(step))));
+    out.number("quiet", entry.quiet).number("lost", entry.lost);
     out.finish()
 }

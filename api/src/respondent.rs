@@ -14,6 +14,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::access::Access;
 use crate::command::{Asked, Command, Reply};
 use crate::page::Letterhead;
+use crate::recording::Recollection;
+use crate::server::Inputs;
 use crate::status::NodeStatus;
 use crate::{health, read, shared};
 
@@ -41,6 +43,7 @@ pub(crate) struct Respondent {
     pub(crate) seen: watch::Receiver<Seen>,
     pub(crate) node: mpsc::Sender<Asked>,
     pub(crate) look: Option<Arc<Notify>>,
+    pub(crate) recollection: Recollection,
     pub(crate) policy: ArcSwap<Policy>,
     pub(crate) requests: AtomicU64,
     pub(crate) hostname: String,
@@ -69,19 +72,14 @@ impl Rendered {
 }
 
 impl Respondent {
-    pub(crate) fn new(
-        status: watch::Receiver<Arc<NodeStatus>>,
-        seen: watch::Receiver<Seen>,
-        node: mpsc::Sender<Asked>,
-        look: Option<Arc<Notify>>,
-        policy: Policy,
-    ) -> Self {
+    pub(crate) fn new(Inputs { status, seen, node, look, recollection }: Inputs, policy: Policy) -> Self {
         let rendered = Rendered::new(status.borrow().clone(), Moment::now());
         Self {
             status,
             seen,
             node,
             look,
+            recollection,
             policy: ArcSwap::from_pointee(policy),
             requests: AtomicU64::new(0),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

@@ -160,8 +160,8 @@ pub static ROUTES: &[Route] = &[
     open(
         "/why",
         Endpoint::Why,
-        &[200],
-        "The last decision, its reason, and what keeps each member from becoming leader.",
+        &[200, 400],
+        "The last decision, its reason, and what keeps each member from becoming leader. ?last=20 and ?since=2026-11-20T09:04:00Z add the decisions before it.",
     ),
     open("/openapi.json", Endpoint::OpenApi, &[200], "This interface as an OpenAPI 3.1 document."),
     guarded(

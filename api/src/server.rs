@@ -30,6 +30,7 @@ use crate::access::Access;
 use crate::command::Asked;
 use crate::listen::listen;
 use crate::page::Letterhead;
+use crate::recording::Recollection;
 use crate::respondent::{Caller, Policy, Respondent};
 use crate::router::router;
 use crate::status::NodeStatus;
@@ -99,6 +100,8 @@ pub struct Inputs {
     /// Told when somebody reads `/patroni` and the last look at Postgres is not fresh:
     /// the node should look now and publish. Absent: `/patroni` never waits.
     pub look: Option<Arc<Notify>>,
+    /// The last decisions of the node.
+    pub recollection: Recollection,
 }
 
 /// Why the server could not start, or keep its new settings.
@@ -159,7 +162,7 @@ impl Server {
         let tls = settings.tls.as_ref().map(tls::server).transpose()?.map(Arc::new);
         let policy = policy(settings)?;
         let listener = listen(&settings.listen)?;
-        let respondent = Respondent::new(inputs.status, inputs.seen, inputs.node, inputs.look, policy);
+        let respondent = Respondent::new(inputs, policy);
         let (move_to, moved) = mpsc::unbounded_channel();
         let reload = Reload {
             respondent: Arc::new(respondent),

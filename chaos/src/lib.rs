@@ -19,6 +19,7 @@ pub mod packages;
 pub mod process;
 pub mod promise;
 pub mod relay;
+pub mod replay;
 pub mod report;
 pub mod setup;
 pub mod shared;

@@ -4,9 +4,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos::{Program, Store, bench, demo, live, load, process, relay, report, setup};
+use chaos::{Program, Store, bench, demo, live, load, process, relay, replay, report, setup};
 use clap::{Parser, Subcommand};
 
 /// Clusters on one machine, to show, to measure and to break.
@@ -45,6 +46,17 @@ enum Command {
         /// Write the page of the book (docs/src/benchmarks.md or benchmarks-embedded.md) too.
         #[arg(long)]
         write: bool,
+    },
+    /// Runs the recorded decisions of nodes through today's judgement, and shows where it decides otherwise.
+    ///
+    /// Ends with 0 if it never does, with 1 if it does, with 2 if something cannot be read.
+    Replay {
+        /// A node's matriarch.recorder.dir, or a file in it.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// How many differences are shown.
+        #[arg(long, default_value_t = 5)]
+        show: usize,
     },
     /// Asks one HTTP path as fast as it can, and prints how fast that was.
     #[command(hide = true)]
@@ -109,9 +121,27 @@ async fn bench(measured: Measured, store: Store, runs: usize, write: bool) -> an
     Ok(())
 }
 
+fn replay(files: &[PathBuf], show: usize) -> ExitCode {
+    match replay::run(files, show) {
+        Ok(replayed) => {
+            print!("{}", replayed.shown);
+            println!("{}", replayed.summary());
+            if replayed.different == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+async fn main() -> anyhow::Result<ExitCode> {
+    run(Cli::parse().command).await
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Demo { once, program, store } => {
             let store = store.unwrap_or(match program {
                 Program::Matriarch => Store::Embedded,
@@ -120,21 +150,19 @@ async fn main() -> anyhow::Result<()> {
             if (program, store) == (Program::Patroni, Store::Embedded) {
                 anyhow::bail!("Patroni keeps its records in etcd: leave --store out, or write --store etcd");
             }
-            if once { demo::once(program, store).await } else { live::watch(program, store).await }
+            if once { demo::once(program, store).await } else { live::watch(program, store).await }?;
         }
         Command::Bench { program, store, runs, write } => tokio::select! {
             done = bench(program, store, runs, write) => done,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything is being stopped"),
-        },
+        }?,
         Command::Load { server, path, connections, seconds } => {
             let load = load::run(server, &path, connections, Duration::from_secs(seconds)).await;
             println!("{}", serde_json::to_string(&load)?);
-            Ok(())
         }
-        Command::Relay { pairs } => relay::run(&pairs).await,
-        Command::Reap { dir } => {
-            process::reap(&dir);
-            Ok(())
-        }
+        Command::Replay { files, show } => return Ok(replay(&files, show)),
+        Command::Relay { pairs } => relay::run(&pairs).await?,
+        Command::Reap { dir } => process::reap(&dir),
     }
+    Ok(ExitCode::SUCCESS)
 }

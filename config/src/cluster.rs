@@ -1,6 +1,7 @@
 //! The settings a cluster shares: the `config` key of the store (Patroni's
 //! dynamic configuration, patroni-compat 3.4), typed, ranged and explained.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -11,7 +12,7 @@ use crate::tree::Node;
 use crate::{StoreConfig, load, quantity, read, timing};
 
 /// The settings in force for the whole cluster.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterConfig {
     /// How long the leader lease lives without renewal (`ttl`, seconds in the store).
     pub ttl: Duration,
@@ -47,6 +48,7 @@ pub struct ClusterConfig {
     /// Whether the leader may outlive the store while all members agree (`failsafe_mode`).
     pub failsafe_mode: bool,
     /// A standby cluster's source, if this cluster follows another (`standby_cluster`).
+    #[serde(serialize_with = "whether")]
     pub standby_cluster: Option<Value>,
     /// `postgresql.use_pg_rewind`.
     pub use_pg_rewind: bool,
@@ -55,14 +57,17 @@ pub struct ClusterConfig {
     /// Safety settings that could not be read and whose last good value is unknown;
     /// a node must not lead on a guess about them.
     pub unreadable: Vec<String>,
-    /// The document as it stands in the store.
+    /// The document as it stands in the store. It may hold passwords, so it is left out wherever this is serialized.
+    #[serde(skip)]
     pub document: Value,
     /// The document with wrong values replaced by the last good ones; what is not typed above is read from here.
+    /// Left out as well wherever this is serialized.
+    #[serde(skip)]
     pub in_force: Value,
 }
 
 /// Which commits wait for standbys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum SynchronousMode {
     /// None: replication is asynchronous.
     #[default]
@@ -71,6 +76,11 @@ pub enum SynchronousMode {
     On,
     /// Any n of the candidates.
     Quorum,
+}
+
+/// Only whether there is one: it may hold passwords.
+fn whether<S: serde::Serializer>(section: &Option<Value>, to: S) -> Result<S::Ok, S::Error> {
+    section.as_ref().map(|_| true).serialize(to)
 }
 
 /// Settings about which a node must not guess before it leads.

@@ -44,7 +44,7 @@ pub use effective::Effective;
 pub use load::{Loaded, load};
 pub use log::{Level, Log, LogFormat, LogType};
 pub use name::{BadName, NodeName};
-pub use node::{Matriarch, NodeConfig, Rewind, Watchdog, WatchdogMode};
+pub use node::{Matriarch, NodeConfig, Recorder, Rewind, Watchdog, WatchdogMode};
 pub use options::{Arguments, Tool};
 pub use postgres::{Credentials, LocalPostgres};
 pub use problem::{Place, Problem, Problems, Severity};

@@ -69,6 +69,9 @@ pub struct Watchdog {
     pub safety_margin: i64,
 }
 
+/// How much of a node's decisions is kept unless `matriarch.recorder.size` says otherwise, in bytes.
+const RECORDER_SIZE: u64 = 16 << 20;
+
 /// Whether a former leader may be rewound (`matriarch.rewind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Rewind {
@@ -77,6 +80,15 @@ pub enum Rewind {
     Capsule,
     /// No.
     Never,
+}
+
+/// What is kept of the node's decisions (`matriarch.recorder`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorder {
+    /// The directory of the files, never within the data directory.
+    pub dir: PathBuf,
+    /// Bytes of all files together; 0: nothing is kept.
+    pub size: u64,
 }
 
 /// What Patroni does not have (`matriarch`).
@@ -88,6 +100,8 @@ pub struct Matriarch {
     pub single: bool,
     /// Where data directories are moved that are out of use.
     pub vault_dir: PathBuf,
+    /// What is kept of the node's decisions.
+    pub recorder: Recorder,
     /// Whether `rewind` and `single` are written in the node's file.
     local: [bool; 2],
 }
@@ -166,14 +180,19 @@ impl Watchdog {
 
 impl Matriarch {
     fn from_tree(tree: &Node, data_dir: &Path) -> Self {
-        let vault_dir = read::path(tree, "matriarch.vault_dir").unwrap_or_else(|| {
+        let beside = |suffix: &str| {
             let mut beside = data_dir.as_os_str().to_owned();
-            beside.push(".vault");
-            beside.into()
-        });
+            beside.push(suffix);
+            PathBuf::from(beside)
+        };
+        let vault_dir = read::path(tree, "matriarch.vault_dir").unwrap_or_else(|| beside(".vault"));
+        let recorder = Recorder {
+            dir: read::path(tree, "matriarch.recorder.dir").unwrap_or_else(|| beside(".turns")),
+            size: read::bytes(tree, "matriarch.recorder.size").unwrap_or(RECORDER_SIZE),
+        };
         let given = |key: &str| tree.at(&format!("matriarch.{key}")).is_some();
         let local = [given("rewind"), given("single")];
-        Self { rewind: Rewind::Capsule, single: false, vault_dir, local }.with(tree, [false, false])
+        Self { rewind: Rewind::Capsule, single: false, vault_dir, recorder, local }.with(tree, [false, false])
     }
 
     /// These settings where they are written in the node's file, else those of the cluster's document.

@@ -20,6 +20,7 @@ pub(crate) fn check(tree: &Node, problems: &mut Vec<Problem>) {
     programs(tree, problems);
     parameters_of_ours(tree, problems);
     first_settings(tree, problems);
+    recorder(tree, problems);
     if let Some(place) = tree.at("citus").map(|node| &node.place) {
         problems.push(Problem::error(
             place,
@@ -231,6 +232,22 @@ fn parameters_of_ours(tree: &Node, problems: &mut Vec<Problem>) {
         if let Some(owned) = parameters::find(&name).filter(|owned| !owned.accepts.accepts(value)) {
             problems.push(owned.refusal(&entry.node.place, &format!("{base}.{name}"), value));
         }
+    }
+}
+
+/// What is in the data directory moves with it, is cloned, and counts as Postgres's.
+fn recorder(tree: &Node, problems: &mut Vec<Problem>) {
+    let key = "matriarch.recorder.dir";
+    let (Some(dir), Some(data)) = (read::path(tree, key), read::path(tree, "postgresql.data_dir")) else {
+        return;
+    };
+    if dir.starts_with(&data) {
+        problems.push(Problem::error(
+            &tree.place_of(key),
+            key,
+            "is within the data directory, which a clone replaces as a whole",
+            "name a directory outside, or leave it out: <data_dir>.turns is used then",
+        ));
     }
 }
 

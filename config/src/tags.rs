@@ -1,6 +1,7 @@
 //! Tags: what an operator says about one node (patroni-compat 5.17).
 //! Known tags are typed; any other is kept as it was written and published.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::NodeName;
@@ -9,7 +10,7 @@ use crate::read;
 use crate::tree::Node;
 
 /// The tags of one node, as they steer decisions.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tags {
     /// Never becomes leader (`nofailover`, or `failover_priority` of 0 and below).
     pub nofailover: bool,

@@ -105,6 +105,7 @@ fn the_environment_lies_over_the_file() {
             ("PATRONI_RESTAPI_ALLOWLIST", "10.0.0.0/8, 127.0.0.1"),
             ("PATRONI_LOGLEVEL", "DEBUG"),
             ("MATRIARCH_VAULT_DIR", "/srv/vault"),
+            ("MATRIARCH_RECORDER__SIZE", "1MB"),
         ],
     );
     let node = &seed.node;
@@ -120,6 +121,8 @@ fn the_environment_lies_over_the_file() {
     assert_eq!(node.restapi.allowlist, ["10.0.0.0/8", "127.0.0.1"]);
     assert_eq!(node.log.level, config::Level::Debug);
     assert_eq!(node.matriarch.vault_dir, Path::new("/srv/vault"));
+    assert_eq!(node.matriarch.recorder.dir, Path::new("/srv/other.turns"));
+    assert_eq!(node.matriarch.recorder.size, 1 << 20);
 }
 
 // P116

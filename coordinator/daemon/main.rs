@@ -26,6 +26,7 @@ mod peers;
 mod postgres;
 mod publish;
 mod reach;
+mod recorder;
 mod requests;
 mod serve;
 mod settings;

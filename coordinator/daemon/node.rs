@@ -25,6 +25,7 @@ use crate::lease::{Flags, Keeper};
 use crate::peers::Peers;
 use crate::postgres::parameters::{Catalog, Waiting};
 use crate::postgres::{Paths, process};
+use crate::recorder::Recorder;
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::task::Gain;
@@ -63,6 +64,7 @@ pub struct Node {
     pub(crate) sync: SyncWrites,
     pub(crate) published: publish::Published,
     pub(crate) last: Option<Decision>,
+    recorder: Recorder,
     pub(crate) said: Moment,
     pub(crate) wake: Moment,
     alarm: Alarm,
@@ -132,6 +134,8 @@ pub struct Parts {
     pub background: JoinSet<()>,
     /// The ways to the stores.
     pub ways: Ways,
+    /// Keeps the decisions.
+    pub recorder: Recorder,
 }
 
 impl Node {
@@ -160,6 +164,7 @@ impl Node {
             sync: SyncWrites::default(),
             published: publish::Published::default(),
             last: None,
+            recorder: parts.recorder,
             said: Moment::default(),
             wake: Moment::now(),
             idle: false,
@@ -252,10 +257,11 @@ impl Node {
         let observation = self.observe().await;
         let decision = decide(&observation, &self.past);
         self.ended = None;
-        self.past = decision.past.clone();
+        let past = std::mem::replace(&mut self.past, decision.past.clone());
         self.wake = decision.wake;
         self.say(&decision, observation.now);
         let obstacles = coordinator::obstacles(&observation);
+        self.recorder.take(observation, past, &decision);
         self.act(&decision.steps).await;
         self.tell_the_impatient();
         self.last = Some(decision);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use api::client::Client;
 use api::command::Asked;
+use api::recording::{FORMAT, Header, Recollection};
 use api::server::{Inputs, Server};
 use api::status::NodeStatus;
 use config::{ClusterConfig, Loaded, NodeConfig};
@@ -22,6 +23,7 @@ use crate::mover::{self, Mover};
 use crate::node::{Node, Parts, Signal, disarm_by_force};
 use crate::postgres::Paths;
 use crate::postgres::parameters::Catalog;
+use crate::recorder::Recorder;
 use crate::settings::{self, Settings};
 use crate::source::Source;
 use crate::ways::Ways;
@@ -130,7 +132,9 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         post: Post::new(&settings.paths).context("finding the folder of this program")?,
     })?;
     keeper.guarded(GUARD).await;
-    let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client };
+    let recollection = Recollection::default();
+    let recorder = recorder(&node, recollection.clone())?;
+    let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client, recollection };
     let Rest { status, inbox, moves, look, end, serving } = speech.start(&mut source, &mut background)?;
     let mover = Mover::new(mover::Parts {
         me: node.name.clone(),
@@ -157,6 +161,7 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         warned,
         background,
         ways,
+        recorder,
     };
     let code = run_node(Node::new(parts), flags, paths).await;
     end.send_replace(true);
@@ -165,12 +170,24 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
     Ok(code)
 }
 
+fn recorder(node: &NodeConfig, recollection: Recollection) -> anyhow::Result<Recorder> {
+    let header = Header {
+        matriarch_turns: FORMAT,
+        version: api::MATRIARCH_VERSION.to_owned(),
+        scope: node.scope.clone(),
+        name: node.name.to_string(),
+    };
+    let config::Recorder { dir, size } = node.matriarch.recorder.clone();
+    Recorder::start(dir, size, header, recollection).context("starting the thread that records decisions")
+}
+
 /// What REST answers from.
 struct Speech<'a> {
     node: &'a NodeConfig,
     dcs: &'a Dcs,
     seen: &'a watch::Receiver<Seen>,
     client: &'a Client,
+    recollection: Recollection,
 }
 
 /// The node's ends of REST: what it tells, what it is asked, and how it ends the server.
@@ -185,7 +202,7 @@ struct Rest {
 
 impl Speech<'_> {
     fn start(&self, source: &mut Source, background: &mut JoinSet<()>) -> anyhow::Result<Rest> {
-        let Self { node, dcs, seen, client } = self;
+        let Self { node, dcs, seen, client, recollection } = self;
         let unknown = NodeStatus::unknown(node.scope.clone(), node.name.clone());
         let (status, status_seen) = watch::channel(Arc::new(unknown));
         let (to_desk, desk_inbox) = mpsc::channel(64);
@@ -197,6 +214,7 @@ impl Speech<'_> {
             seen: (*seen).clone(),
             node: to_desk,
             look: Some(Arc::clone(&look)),
+            recollection: recollection.clone(),
         };
         let server = Server::bind(&api::server::Settings::from(&node.restapi), inputs)?;
         source.serve_with(server.reloader());

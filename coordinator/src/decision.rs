@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use config::NodeName;
 use dcs::{Epoch, Lsn, Moment, Revision, SyncState, SystemId, Timeline};
+use serde::{Deserialize, Serialize};
 
 use crate::local::Upstream;
 use crate::observation::Observation;
@@ -19,7 +20,7 @@ use crate::reason::Reason;
 use crate::slots::SlotChange;
 
 /// The outcome of one turn of judgement.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     /// What to do, in this order.
     pub steps: Vec<Step>,
@@ -32,7 +33,7 @@ pub struct Decision {
 }
 
 /// One thing to do now. Each is quick; what takes long is a [`Task`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Step {
     /// Create the empty `initialize` key, under this node's lease, if nobody has.
     ClaimInitialize,
@@ -101,7 +102,7 @@ pub enum Step {
 }
 
 /// A reply to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The filters of a restart do not match.
     ConditionsNotMet,
@@ -124,7 +125,7 @@ pub enum Reply {
 }
 
 /// Work that outlasts a turn. The daemon runs one at a time and tells how it ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Task {
     /// Create a new database cluster.
     Initdb,
@@ -187,7 +188,7 @@ pub enum Task {
 }
 
 /// How to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopMode {
     /// Checkpoint while serving, then a fast shutdown: the shortest outage.
     Handover,
@@ -198,7 +199,7 @@ pub enum StopMode {
 }
 
 /// Why a data directory is moved aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Grounds {
     /// A bootstrap of our own did not end.
     UnfinishedBootstrap,

@@ -7,6 +7,7 @@ use core::fmt;
 use api::peer::PeerAnswer;
 use config::NodeName;
 use dcs::{ClusterView, Lsn, Timeline};
+use serde::{Deserialize, Serialize};
 
 use crate::local::Data;
 use crate::observation::{Asked, Observation};
@@ -17,7 +18,7 @@ use crate::sync::right;
 const OUTDATED: core::time::Duration = core::time::Duration::from_secs(5);
 
 /// What keeps a member from becoming leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Obstacle {
     /// Its tags forbid it.
     Nofailover,

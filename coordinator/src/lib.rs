@@ -30,6 +30,7 @@ mod replica;
 mod request;
 pub mod slots;
 pub mod sync;
+mod turn;
 
 pub use decide::decide;
 pub use decision::{Decision, Grounds, Reply, Step, StopMode, Task};
@@ -45,3 +46,4 @@ pub use past::{Intent, Past, Setback};
 pub use reason::Reason;
 pub use rejoin::{Lineage, lineage};
 pub use replica::address;
+pub use turn::Turn;

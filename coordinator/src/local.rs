@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 
 use config::NodeName;
 use dcs::{Lsn, Moment, SystemId, Timeline};
+use serde::{Deserialize, Serialize};
 
 /// The local Postgres.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Postgres {
     /// Its processes.
     pub process: Process,
@@ -27,7 +28,7 @@ pub struct Postgres {
 }
 
 /// The processes of the instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Process {
     /// None is left.
     Gone,
@@ -38,7 +39,7 @@ pub enum Process {
 }
 
 /// What SQL said.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     /// When.
     pub at: Moment,
@@ -64,7 +65,7 @@ pub struct Running {
 }
 
 /// A process that sends the log to somebody.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sender {
     /// Its process.
     pub pid: i32,
@@ -87,7 +88,7 @@ impl Sender {
 }
 
 /// A standby's state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
     /// Received and flushed.
     pub received: Option<Lsn>,
@@ -100,7 +101,7 @@ pub struct Standby {
 }
 
 /// Whom a standby follows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Upstream {
     /// The member.
     pub member: NodeName,
@@ -113,7 +114,7 @@ pub struct Upstream {
 }
 
 /// A replication slot of the local server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// Its name.
     pub name: String,
@@ -126,7 +127,7 @@ pub struct Slot {
 }
 
 /// The data directory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Data {
     /// There is no directory, or nothing in it.
     Empty,
@@ -139,7 +140,7 @@ pub enum Data {
 }
 
 /// What was interrupted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unfinished {
     /// Creating a new cluster.
     Bootstrap,
@@ -148,7 +149,7 @@ pub enum Unfinished {
 }
 
 /// What `pg_control` says (and `pg_waldump`, for `end`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     /// Identity.
     pub system_id: SystemId,
@@ -178,7 +179,7 @@ pub struct Control {
 }
 
 /// The cluster state in `pg_control`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ControlState {
     /// `shut down`: a primary stopped cleanly.
     ShutDown,

@@ -10,11 +10,12 @@ use core::time::Duration;
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
 use dcs::{ClusterView, Epoch, Lsn, Moment, Passage, Revision, Stand, Timeline};
+use serde::{Deserialize, Serialize};
 
 use crate::local::{Data, Postgres, Process, Running, Standby};
 
 /// Everything a decision may look at.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Observation {
     /// The moment of the snapshot.
     pub now: Moment,
@@ -58,7 +59,7 @@ pub struct Observation {
 }
 
 /// What this node is and may be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Myself {
     /// Its name.
     pub name: NodeName,
@@ -73,7 +74,7 @@ pub struct Myself {
 }
 
 /// Which repairs of a data directory the configuration allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Repair {
     /// `use_pg_rewind`.
     pub rewind: bool,
@@ -92,7 +93,7 @@ impl Myself {
 }
 
 /// Whether a node may create a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bootstrap {
     /// It may run initdb.
     Initdb,
@@ -101,7 +102,7 @@ pub enum Bootstrap {
 }
 
 /// The store as seen from here.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Store {
     /// The newest view, however old.
     pub view: Option<Arc<ClusterView>>,
@@ -112,7 +113,7 @@ pub struct Store {
 }
 
 /// This node's own writes of the record of synchronous standbys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SyncWrites {
     /// The revision of the last that succeeded in this reign: an older view does not show it.
     pub written: Option<Revision>,
@@ -122,7 +123,7 @@ pub struct SyncWrites {
 
 /// A lease this node holds. Between `soft` and `hard` it steps down; at `hard`
 /// every process of the instance is killed by the lease thread, whatever is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The reign.
     pub epoch: Epoch,
@@ -135,7 +136,7 @@ pub struct Held {
 }
 
 /// The old store of a cluster that moves is seen closed: this node may lead in the new one, from a moment on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrival {
     /// Which move it is ([`Passage`]).
     pub passage: Passage,
@@ -144,7 +145,7 @@ pub struct Arrival {
 }
 
 /// A job that runs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// What it does.
     pub task: crate::Task,
@@ -153,7 +154,7 @@ pub struct Job {
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// What it did.
     pub task: crate::Task,
@@ -164,7 +165,7 @@ pub struct Outcome {
 }
 
 /// The lineage of the leader's server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderHistory {
     /// Whose.
     pub member: NodeName,
@@ -179,7 +180,7 @@ pub struct LeaderHistory {
 }
 
 /// What is known of another member.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     /// When it was last asked.
     pub asked: Moment,
@@ -188,7 +189,7 @@ pub struct Peer {
 }
 
 /// How a question to a peer ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Asked {
     /// It is still open.
     Waiting,
@@ -199,7 +200,7 @@ pub enum Asked {
 }
 
 /// Something people asked of this node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Its number, to answer by.
     pub id: u64,
@@ -210,7 +211,7 @@ pub struct Request {
 }
 
 /// What was asked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Wish {
     /// Restart Postgres.
     Restart {
@@ -241,7 +242,7 @@ pub enum Wish {
 }
 
 /// What custody says about moving the local copy aside, before whoever asked for it is told that it has begun.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Consent {
     /// It was not asked.
     #[default]

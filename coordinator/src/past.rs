@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use config::NodeName;
 use dcs::{Epoch, Initialize, Lsn, Moment, Revision};
+use serde::{Deserialize, Serialize};
 
 use crate::decision::Task;
 use crate::local::Data;
@@ -16,7 +17,7 @@ use crate::slots;
 use crate::sync::leading::InForce;
 
 /// The memory of the decisions.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Past {
     /// Why Postgres is being stopped, or has been.
     pub intent: Option<Intent>,
@@ -65,7 +66,7 @@ pub struct Past {
 }
 
 /// Why Postgres is stopped on purpose.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Intent {
     /// To hand leadership over.
     HandOver {
@@ -97,7 +98,7 @@ pub enum Intent {
 }
 
 /// A failure, and when to try again.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setback {
     /// What failed.
     pub task: Task,

@@ -6,13 +6,14 @@ use core::fmt;
 
 use config::NodeName;
 use dcs::{Lsn, SystemId, Timeline};
+use serde::{Deserialize, Serialize};
 
 use crate::eligible::Obstacle;
 use crate::local::Unfinished;
 
 /// Why a turn decided as it did. Each prints as one sentence, the same in the
 /// log, over REST and in the scenarios.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reason {
     // the store
     /// Nothing was ever read from the store.

@@ -8,13 +8,14 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use dcs::Lsn;
+use serde::{Deserialize, Serialize};
 
 use crate::local::Slot;
 use crate::observation::Observation;
 use crate::past::Past;
 
 /// One change to the local server's slots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SlotChange {
     /// Create it, reserving WAL at once.
     Create(String),

@@ -54,7 +54,7 @@ impl fmt::Display for Timeline {
 }
 
 /// The identifier that initdb gives a database cluster (`pg_controldata`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SystemId(pub u64);
 
 impl fmt::Display for SystemId {

@@ -1,10 +1,11 @@
 //! The one clock of decisions: time since boot, counting suspend.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A point in time on `CLOCK_BOOTTIME` of this host, in nanoseconds.
 /// It never steps, and it goes on while the host sleeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Moment(pub u64);
 
 impl Moment {

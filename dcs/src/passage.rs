@@ -36,7 +36,7 @@ pub struct Passage {
 }
 
 /// What a leader key says instead of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stand {
     /// The cluster is expected here; nobody may lead yet.
     Arriving(Passage),

@@ -17,17 +17,19 @@ pub struct Revision(pub i64);
 
 /// One reign of one leader: the create revision of the leader key.
 /// A later reign has a higher epoch, whoever leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Epoch(pub i64);
 
 /// An immutable copy of a cluster's records at one revision.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ClusterView {
     /// The store's revision at which all of this was true.
     pub revision: Revision,
     /// Whether and as what the cluster was initialised.
     pub initialize: Initialize,
-    /// The dynamic configuration, with the revision that a guarded write must name.
+    /// The dynamic configuration, with the revision that a guarded write must name. It may hold passwords, so what
+    /// is serialized is an empty object in its place.
+    #[serde(serialize_with = "whether")]
     pub config: Option<Versioned<Value>>,
     /// Who holds the leader lease.
     pub leader: Option<Leader>,
@@ -49,6 +51,15 @@ pub struct ClusterView {
     pub history: Option<Vec<HistoryRow>>,
     /// Name → api_url of every member the leader may outlive the store with.
     pub failsafe: Option<BTreeMap<NodeName, String>>,
+}
+
+/// Only whether there is a usable one.
+fn whether<S: serde::Serializer>(config: &Option<Versioned<Value>>, to: S) -> Result<S::Ok, S::Error> {
+    let empty =
+        |value: &Value| if value.is_object() { Value::Object(serde_json::Map::new()) } else { Value::Null };
+    let hidden =
+        config.as_ref().map(|config| Versioned { value: empty(&config.value), revision: config.revision });
+    hidden.serialize(to)
 }
 
 impl ClusterView {
@@ -105,7 +116,7 @@ pub enum Abode {
 }
 
 /// A value with the mod revision at which it was read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Versioned<T> {
     /// The value.
     pub value: T,
@@ -114,7 +125,7 @@ pub struct Versioned<T> {
 }
 
 /// The `initialize` key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Initialize {
     /// No key: nobody ever bootstrapped this cluster.
     #[default]
@@ -139,7 +150,7 @@ impl Initialize {
 }
 
 /// The `leader` key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// The holder, as written; it may name nobody we know.
     pub name: NodeName,
@@ -153,7 +164,7 @@ pub struct Leader {
 
 /// A `members/<name>` record (patroni-compat 1.4). Unparsable records read as
 /// the default: the member exists, nothing is known of it.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Member {
     /// `postgres://host:port/database`.
     pub conn_url: Option<String>,
@@ -183,7 +194,8 @@ pub struct Member {
     pub replication_state: Option<String>,
     /// The timeline the member is on.
     pub timeline: Option<Timeline>,
-    /// Parameters that wait for a restart: name → (old, new).
+    /// Parameters that wait for a restart: name → (old, new). Left out where this is serialized.
+    #[serde(skip)]
     pub pending_restart: BTreeMap<String, (String, String)>,
     /// Whether `pending_restart` was published at all.
     pub pending_restart_flag: bool,
@@ -196,7 +208,7 @@ pub struct Member {
 }
 
 /// The `status` key.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// The leader's last published position.
     pub optime: Option<Lsn>,
@@ -207,7 +219,7 @@ pub struct Status {
 }
 
 /// The `failover` key when it asks for something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
     /// Who must give up leadership; present: a switchover, absent: a failover.
     pub leader: Option<String>,
@@ -218,7 +230,7 @@ pub struct Failover {
 }
 
 /// The `sync` key.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SyncState {
     /// Whose synchronous set this is.
     pub leader: Option<String>,
@@ -229,7 +241,7 @@ pub struct SyncState {
 }
 
 /// One row of `history`: a timeline that ended, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRow {
     /// The timeline that ended.
     pub timeline: Timeline,

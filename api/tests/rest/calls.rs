@@ -121,7 +121,8 @@ async fn patroni_is_answered_after_a_fresh_look() {
     let (_seen, seen) = watch::channel(Seen::default());
     let (node, _asked) = mpsc::channel(1);
     let look = Arc::new(Notify::new());
-    let inputs = Inputs { status: watched, seen, node, look: Some(look.clone()) };
+    let inputs =
+        Inputs { status: watched, seen, node, look: Some(look.clone()), recollection: Default::default() };
     let server = Server::bind(&settings(), inputs).unwrap();
     let url = format!("http://{}/patroni", server.address().unwrap());
     let (stop, stopped) = watch::channel(false);
@@ -147,7 +148,13 @@ async fn an_old_claim_to_take_writes_is_looked_at_anew() {
         let (_seen, seen) = watch::channel(Seen::default());
         let (node, _asked) = mpsc::channel(1);
         let look = Arc::new(Notify::new());
-        let inputs = Inputs { status: watched, seen, node, look: Some(look.clone()) };
+        let inputs = Inputs {
+            status: watched,
+            seen,
+            node,
+            look: Some(look.clone()),
+            recollection: Default::default(),
+        };
         let server = Server::bind(&settings(), inputs).unwrap();
         let url = format!("http://{}{path}", server.address().unwrap());
         let (stop, stopped) = watch::channel(false);
@@ -181,7 +188,13 @@ async fn a_busy_node_answers_with_what_it_has() {
     let (_status, watched) = watch::channel(Arc::new(replica(old)));
     let (_seen, seen) = watch::channel(Seen::default());
     let (node, _asked) = mpsc::channel(1);
-    let inputs = Inputs { status: watched, seen, node, look: Some(Arc::new(Notify::new())) };
+    let inputs = Inputs {
+        status: watched,
+        seen,
+        node,
+        look: Some(Arc::new(Notify::new())),
+        recollection: Default::default(),
+    };
     let server = Server::bind(&settings(), inputs).unwrap();
     let url = format!("http://{}/patroni", server.address().unwrap());
     let (stop, stopped) = watch::channel(false);

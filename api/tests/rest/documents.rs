@@ -287,7 +287,7 @@ fn why_names_the_reason_and_every_obstacle() {
     status.why.obstacles.insert(crate::fixture::name("node1"), None);
     status.why.obstacles.insert(crate::fixture::name("node2"), Some("it lags".to_owned()));
     assert_eq!(
-        read::why(&status),
+        read::why(&status, None),
         r#"{"name": "node1", "scope": "batman", "because": "the lease is mine", "since": 7, "steps": ["promote"], "obstacles": {"node1": null, "node2": "it lags"}}"#
     );
 }

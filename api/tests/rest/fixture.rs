@@ -149,7 +149,8 @@ impl Served {
         let (status, status_out) = watch::channel(Arc::new(status));
         let (seen, seen_out) = watch::channel(Seen { view, ..Seen::default() });
         let (node, asked) = mpsc::channel(8);
-        let inputs = Inputs { status: status_out, seen: seen_out, node, look: None };
+        let inputs =
+            Inputs { status: status_out, seen: seen_out, node, look: None, recollection: Default::default() };
         let server = Server::bind(&settings, inputs).unwrap();
         let (stop, stopped) = watch::channel(false);
         Self {

@@ -188,7 +188,7 @@ fn a_taken_port_is_named() {
     let (_status, status) = tokio::sync::watch::channel(std::sync::Arc::new(replica(later())));
     let (_seen, seen) = tokio::sync::watch::channel(dcs::Seen::default());
     let (node, _asked) = tokio::sync::mpsc::channel(1);
-    let inputs = api::server::Inputs { status, seen, node, look: None };
+    let inputs = api::server::Inputs { status, seen, node, look: None, recollection: Default::default() };
     let error =
         api::server::Server::bind(&Settings { listen: listen.clone(), ..settings() }, inputs).err().unwrap();
     let text = error.to_string();

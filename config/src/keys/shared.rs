@@ -181,4 +181,18 @@ pub(super) const KEYS: &[Key] = &[
         "<data_dir>.vault",
         "Where data directories are moved that are out of use.",
     ),
+    Key::new(
+        Reach::Local,
+        "matriarch.recorder.dir",
+        Kind::Path,
+        "<data_dir>.turns",
+        "Where the node keeps its last decisions and what it saw; read at the start.",
+    ),
+    Key::new(
+        Reach::Local,
+        "matriarch.recorder.size",
+        Kind::Bytes(0),
+        "16MB",
+        "How much of them it keeps at most; 0 keeps none. Read at the start.",
+    ),
 ];

@@ -45,7 +45,13 @@ impl Office {
         let (stop, stopped) = watch::channel(false);
         let (_, no_view) = watch::channel(Seen::default());
         let (node, _) = mpsc::channel(1);
-        let inputs = Inputs { status: status.clone(), seen: no_view, node, look: None };
+        let inputs = Inputs {
+            status: status.clone(),
+            seen: no_view,
+            node,
+            look: None,
+            recollection: Default::default(),
+        };
         let settings = Settings { listen: "127.0.0.1:0".to_owned(), ..Settings::default() };
         let server = Server::bind(&settings, inputs).unwrap();
         let address = server.address().unwrap();

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use config::SynchronousMode;
 use dcs::{ClusterView, Epoch, Lsn, Moment, Revision, SyncState, Versioned};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::names;
@@ -34,7 +35,7 @@ const WATCH: Duration = Duration::from_millis(400);
 const STRANGER: Duration = Duration::from_millis(300);
 
 /// The list in force, as this leader came to know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
     /// In which reign.
     pub epoch: Epoch,
