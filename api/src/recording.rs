@@ -110,7 +110,7 @@ pub enum RecordingError {
     },
 }
 
-/// Reads a file, or both files of a directory, the older first. A file without a whole first line has no turns.
+/// Reads a file, or both files of a directory, the older first; a device in their place is passed over. A file without a whole first line has no turns.
 ///
 /// # Errors
 /// [`RecordingError`] says what is wrong with which file. Torn lines are no error; they are counted.
@@ -121,7 +121,7 @@ pub fn read(path: &Path) -> Result<Vec<Recording>, RecordingError> {
     let files = [OLD, NEW].map(|name| path.join(name));
     let mut found = Vec::new();
     let mut any = false;
-    for file in files.iter().filter(|file| file.exists()) {
+    for file in files.iter().filter(|file| file.is_file()) {
         any = true;
         found.extend(read_file(file)?);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::command::{Asked, Command, Reply};
+use api::recording::Entry;
 use api::server::Settings;
 use config::Secret;
 use serde_json::{Value, json};
@@ -257,6 +258,47 @@ fn why_shows_reasons() {
     assert_eq!(rows[0]["Last steps"], "publish");
     assert_eq!(rows[1]["Keeps it from leading"], "nothing");
     assert!(cluster.stage.shown(&["why", "-m", "node2"]).contains("node2"));
+}
+
+/// The decisions of all members by time; those of a dead node from its files, without a store or a configuration.
+#[test]
+fn why_shows_what_happened() {
+    let cluster = Cluster::new();
+    let entry = |second: u32, because: &str| Entry {
+        at: format!("2026-11-20T02:00:0{second}+00:00"),
+        quiet: 4,
+        lost: u64::from(second == 2),
+        because: because.to_owned(),
+        steps: vec!["acquire lease".to_owned(), "begin promote".to_owned()],
+    };
+    cluster.served.recollection.add(entry(1, "a"));
+    cluster.served.recollection.add(entry(2, "b"));
+    let done = cluster.stage.run(&["why", "--last", "2", "-f", "json"]);
+    let rows: Value = serde_json::from_str(&done.out).unwrap();
+    // Both members are served by the same node here.
+    let row = |member: &str| {
+        json!({"Time": "2026-11-20T02:00:02+00:00", "Member": member, "Because": "b",
+               "Steps": "acquire lease\nbegin promote", "Quiet turns before": 4})
+    };
+    assert_eq!(rows, json!([row("node1"), row("node2")]), "{done:?}");
+    assert!(done.err.contains("2 decisions in this time were not recorded"), "{done:?}");
+    let shown = cluster.stage.shown(&["why", "--since", "2026-11-20T02:00:02Z", "-m", "node1"]);
+    assert!(shown.contains("2026-11-20 02:00:02.000") && !shown.contains("02:00:01"), "{shown}");
+
+    let header = r#"{"matriarch_turns":1,"version":"0.1.0","scope":"batman","name":"node7"}"#;
+    let line = |entry: &Entry| serde_json::to_string(entry).unwrap();
+    let text = format!("{header}\n{}\n{}\n{{\"at\"", line(&entry(1, "a")), line(&entry(3, "c")));
+    let file = cluster.stage.write("turns.jsonl", &text);
+    let nowhere = cluster.stage.home().join("missing.yml").display().to_string();
+    let done = cluster.stage.run(&["-c", &nowhere, "why", "--file", file.to_str().unwrap(), "-f", "tsv"]);
+    let expected = "Time\tMember\tBecause\tSteps\tQuiet turns before\n\
+        2026-11-20T02:00:01+00:00\tnode7\ta\tacquire lease\nbegin promote\t4\n\
+        2026-11-20T02:00:03+00:00\tnode7\tc\tacquire lease\nbegin promote\t4\n";
+    assert_eq!((done.code, done.out.as_str()), (0, expected), "{done:?}");
+    assert!(done.err.contains("1 decisions were not written to their end"), "{done:?}");
+    let gone = cluster.stage.refused(&["why", "--file", "/nowhere/turns"]);
+    assert!(gone.contains("/nowhere/turns cannot be read"), "{gone}");
+    assert!(cluster.stage.refused(&["why", "--since", "whenever"]).contains("how long ago"));
 }
 
 /// With the store gone, what a member knows is shown, and changes still reach the members.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::command::Asked;
+use api::recording::Recollection;
 use api::server::{Inputs, Reload, Server, Settings};
 use api::status::{HeldLease, NodeStatus, Position, PostgresState, Role, Sender, Server as Postgres};
 use config::NodeName;
@@ -138,6 +139,7 @@ pub struct Served {
     pub seen: watch::Sender<Seen>,
     pub asked: mpsc::Receiver<Asked>,
     pub reload: Reload,
+    pub recollection: Recollection,
     stop: watch::Sender<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -149,8 +151,9 @@ impl Served {
         let (status, status_out) = watch::channel(Arc::new(status));
         let (seen, seen_out) = watch::channel(Seen { view, ..Seen::default() });
         let (node, asked) = mpsc::channel(8);
-        let inputs =
-            Inputs { status: status_out, seen: seen_out, node, look: None, recollection: Default::default() };
+        let recollection = Recollection::default();
+        let told = recollection.clone();
+        let inputs = Inputs { status: status_out, seen: seen_out, node, look: None, recollection: told };
         let server = Server::bind(&settings, inputs).unwrap();
         let (stop, stopped) = watch::channel(false);
         Self {
@@ -159,6 +162,7 @@ impl Served {
             seen,
             asked,
             reload: server.reloader(),
+            recollection,
             stop,
             thread: Some(server.start(stopped).unwrap()),
         }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 
 use crate::fixture::{Served, later, replica, settings, split};
+use api::recording::Entry;
 use api::server::Settings;
 use config::ServerTokens;
 
@@ -77,6 +78,34 @@ fn every_get_answers_and_the_unknown_one_with_the_status() {
     let (code, _, body) = served.get("/failsafe");
     assert_eq!(code, 502);
     assert!(body.contains("Error code explanation: 502 - "), "{body}");
+}
+
+#[test]
+fn why_tells_the_decisions_that_were_asked_for() {
+    let served = Served::plain();
+    for (second, because) in [(1, "a"), (2, "b"), (3, "c")] {
+        let at = format!("2026-11-20T02:00:0{second}+00:00");
+        let steps = vec!["begin promote".to_owned()];
+        served.recollection.add(Entry { at, quiet: 4, lost: 0, because: because.to_owned(), steps });
+    }
+    let told = |query: &str| {
+        let (code, _, body) = served.get(&format!("/why{query}"));
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(code, 200);
+        let history = body["history"].as_array().cloned();
+        history.map(|turns| turns.iter().map(|turn| turn["because"].as_str().unwrap()).collect::<String>())
+    };
+    assert_eq!(told(""), None);
+    assert_eq!(told("?last=2").as_deref(), Some("bc"));
+    assert_eq!(told("?since=2026-11-20T02:00:02Z").as_deref(), Some("bc"));
+    assert_eq!(told("?last=1&since=2026-11-20T02:00:02%2B00:00").as_deref(), Some("c"));
+    assert_eq!(told("?since=2026-11-21T02:00:02Z").as_deref(), Some(""));
+    let turn = r#"{"at": "2026-11-20T02:00:03+00:00", "because": "c", "steps": ["begin promote"], "quiet": 4, "lost": 0}"#;
+    assert!(served.get("/why?last=1").2.ends_with(&format!("\"history\": [{turn}]}}")));
+    for wrong in ["?last=0", "?last=many", "?since=yesterday", "?since=2026-11-20T02:00:02"] {
+        let (code, _, body) = served.get(&format!("/why{wrong}"));
+        assert_eq!((code, body.contains("such as")), (400, true), "{wrong}: {body}");
+    }
 }
 
 /// P069.

@@ -90,7 +90,8 @@ impl Ring {
         match open.begins(&self.header)? {
             Begins::AsToday => return Ok(open),
             // Nothing follows a first line that was not finished.
-            Begins::Unfinished => open.file.set_len(0)?,
+            Begins::Unfinished if open.len > 0 => open.file.set_len(0)?,
+            Begins::Unfinished => {}
             Begins::Otherwise => {
                 drop(open);
                 files::rename(&path, &self.dir.join(OLD))?;

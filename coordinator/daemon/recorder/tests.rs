@@ -186,7 +186,8 @@ fn what_is_recorded_decides_the_same_when_it_is_read() {
 fn a_disk_that_takes_nothing_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/full", dir.path().join(NEW)).unwrap();
-    let ring = Ring::new(dir.path().into(), 1 << 20, header("1"));
+    let mut ring = Ring::new(dir.path().into(), 1 << 20, header("1"));
+    assert_eq!(ring.append(line(1)).unwrap_err().kind(), std::io::ErrorKind::StorageFull);
     let mut desk = Desk { ring, lost: Arc::new(AtomicU64::new(2)), complained: false };
     let seen = seen(ClusterView::default());
     let past = Past::default();
