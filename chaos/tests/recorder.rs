@@ -1,6 +1,8 @@
 //! The flight recorder of real nodes: what happened is told by the living and by the dead, decides the same again, and
 //! neither a torn line nor a full disk disturbs the node.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test, in its helpers too")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
