@@ -132,8 +132,7 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         post: Post::new(&settings.paths).context("finding the folder of this program")?,
     })?;
     keeper.guarded(GUARD).await;
-    let recollection = Recollection::default();
-    let recorder = recorder(&node, recollection.clone())?;
+    let (recorder, recollection) = recorder(&node)?;
     let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client, recollection };
     let Rest { status, inbox, moves, look, end, serving } = speech.start(&mut source, &mut background)?;
     let mover = Mover::new(mover::Parts {
@@ -170,7 +169,9 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
     Ok(code)
 }
 
-fn recorder(node: &NodeConfig, recollection: Recollection) -> anyhow::Result<Recorder> {
+/// What keeps the decisions, and what REST tells of them.
+fn recorder(node: &NodeConfig) -> anyhow::Result<(Recorder, Recollection)> {
+    let recollection = Recollection::default();
     let header = Header {
         matriarch_turns: FORMAT,
         version: api::MATRIARCH_VERSION.to_owned(),
@@ -178,7 +179,8 @@ fn recorder(node: &NodeConfig, recollection: Recollection) -> anyhow::Result<Rec
         name: node.name.to_string(),
     };
     let config::Recorder { dir, size } = node.matriarch.recorder.clone();
-    Recorder::start(dir, size, header, recollection).context("starting the thread that records decisions")
+    let recorder = Recorder::start(dir, size, header, recollection.clone());
+    Ok((recorder.context("starting the thread that records decisions")?, recollection))
 }
 
 /// What REST answers from.
