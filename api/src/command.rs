@@ -97,6 +97,8 @@ pub struct Reply {
     pub body: Body,
     /// The `lsn` header of a failsafe answer.
     pub lsn: Option<Lsn>,
+    /// The words of a promise, in the header [`crate::PROMISE`].
+    pub promise: Option<String>,
 }
 
 /// The body of a reply.
@@ -112,13 +114,13 @@ impl Reply {
     /// A plain-text reply.
     #[must_use]
     pub fn text(code: u16, text: impl Into<String>) -> Self {
-        Self { code, body: Body::Text(text.into()), lsn: None }
+        Self { code, body: Body::Text(text.into()), lsn: None, promise: None }
     }
 
     /// A JSON reply.
     #[must_use]
     pub fn json(code: u16, value: Value) -> Self {
-        Self { code, body: Body::Json(value), lsn: None }
+        Self { code, body: Body::Json(value), lsn: None, promise: None }
     }
 }
 

@@ -32,5 +32,9 @@ pub use shared::{paused, standby_cluster, synchronous};
 /// The Patroni release whose formats and behaviour a node promises; it steers Patroni peers.
 pub const PATRONI_VERSION: &str = "4.1.5";
 
+/// The header in which a member of matriarch promises a leader without the store to leave the lead alone: reign, number
+/// and milliseconds of the question that it answers.
+pub const PROMISE: &str = "matriarch-promise";
+
 /// matriarch's own version.
 pub const MATRIARCH_VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -201,6 +201,11 @@ fn own(page: &mut Page, status: &NodeStatus, requests: u64, now: Moment) {
         "Seconds since the last turn of the node ended.",
         format!("{:?}", now.since(status.last_turn).as_secs_f64()),
     );
+    page.gauge(
+        "matriarch_store_full",
+        "Value is 1 if the store refuses writes because it is full, so that nobody could take over, 0 otherwise.",
+        u8::from(status.store_full),
+    );
     page.counter("matriarch_http_requests_total", "Requests answered since the daemon started.", requests);
     guard(page, status);
 }

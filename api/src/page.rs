@@ -96,6 +96,9 @@ impl IntoResponse for Reply {
         if let Some(lsn) = self.lsn {
             answer.headers_mut().insert(HeaderName::from_static("lsn"), HeaderValue::from(lsn.0));
         }
+        if let Some(promise) = self.promise.and_then(|words| HeaderValue::try_from(words).ok()) {
+            answer.headers_mut().insert(HeaderName::from_static(crate::PROMISE), promise);
+        }
         answer
     }
 }

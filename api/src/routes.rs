@@ -225,7 +225,7 @@ pub static ROUTES: &[Route] = &[
         Method::POST,
         "/failsafe",
         Endpoint::PostFailsafe,
-        &[200, 400, 411, 500, 502],
+        &[200, 400, 409, 411, 500, 502],
         "A leader that has lost the store asks for leave to go on.",
     ),
     guarded(

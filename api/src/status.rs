@@ -197,6 +197,8 @@ pub struct NodeStatus {
     pub why: Why,
     /// The fencer beside the daemon.
     pub guard: Guard,
+    /// The store is full: leases are renewed and nothing else is written, so nobody could take over.
+    pub store_full: bool,
 }
 
 impl NodeStatus {
@@ -232,6 +234,7 @@ impl NodeStatus {
             last_turn: Moment::default(),
             why: Why::default(),
             guard: Guard::default(),
+            store_full: false,
         }
     }
 }

@@ -214,6 +214,19 @@ impl Etcd {
         self.call("lease/revoke", &json!({"ID": lease.to_string()})).await.map(|_| ())
     }
 
+    /// Raises the alarm of a full database by hand on the first member, or takes it back: etcd then refuses writes and renews
+    /// leases, as when its quota is used up.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn alarm_no_space(&self, raise: bool) -> anyhow::Result<()> {
+        let status = self.call("maintenance/status", &json!({})).await?;
+        let member = status.pointer("/header/member_id").context("etcd does not name its member")?;
+        let action = if raise { "ACTIVATE" } else { "DEACTIVATE" };
+        let alarm = json!({"action": action, "memberID": member, "alarm": "NOSPACE"});
+        self.call("maintenance/alarm", &alarm).await.map(|_| ())
+    }
+
     async fn call(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let mut last = anyhow::anyhow!("etcd has no members");
         let (path, body) = (format!("/v3/{path}"), body.to_string());

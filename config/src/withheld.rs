@@ -12,9 +12,6 @@ pub fn withheld(node: &NodeConfig, cluster: &ClusterConfig) -> Vec<String> {
     let mut asked = |key: &str, promise: &str| {
         reasons.push(format!("{key} is set, and this version cannot promise that {promise}"));
     };
-    if cluster.failsafe_mode {
-        asked("failsafe_mode", "a leader outlives the store only while every member agrees");
-    }
     if node.watchdog.mode == WatchdogMode::Required {
         asked("watchdog.mode: required", "a watchdog stops a frozen leader");
     }

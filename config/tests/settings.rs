@@ -298,10 +298,9 @@ fn outside_the_parameters_a_nodes_key_replaces_the_clusters() {
 fn a_promise_that_cannot_be_kept_withholds_leadership() {
     let plain = node("");
     let none = [""; 0];
-    let off = json!({"synchronous_mode": "quorum", "synchronous_mode_strict": true, "failsafe_mode": "off", "standby_cluster": {}});
+    let off = json!({"synchronous_mode": "quorum", "synchronous_mode_strict": true, "failsafe_mode": "on", "standby_cluster": {}});
     assert_eq!(withheld(&plain, &cluster(&off)), none);
     for (document, key) in [
-        (json!({"failsafe_mode": 1}), "failsafe_mode"),
         (json!({"standby_cluster": {"host": "x"}}), "standby_cluster"),
         (json!({"standby_cluster": {"port": 5432}}), "standby_cluster"),
         (json!({"postgresql": {"pre_promote": "fence"}}), "postgresql.pre_promote"),

@@ -125,6 +125,8 @@ impl Node {
                 self.peers.keep_only(&view);
                 self.peers.ask(names, &view);
             }
+            Step::SeekLeave(names) => self.seek_leave(names),
+            Step::GoOn { epoch, sent, span, until } => self.go_on(*epoch, *sent, *span, *until),
             Step::ReadLineage(member) => self.read_lineage(member)?,
             Step::Follow(upstream) => self.follow(upstream.as_ref()).await?,
             Step::Slots(changes) => self.change_slots(changes).await?,
@@ -217,7 +219,13 @@ impl Node {
         };
         // A status on its way would undo the last one.
         self.published.settle(Duration::from_millis(200)).await;
-        let ours = self.keeper.release(status).await?;
+        let epoch = self.keeper.tenure.borrow().held.map(|held| held.epoch);
+        let released = self.keeper.release(status).await;
+        // Whatever came of the request, this node does not lead in that reign any more.
+        if let Some(epoch) = epoch {
+            self.give_promises_back(epoch);
+        }
+        let ours = released?;
         tracing::info!(
             "{}",
             if ours { "released the leader lease" } else { "the leader lease was not ours any more" }

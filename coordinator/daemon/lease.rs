@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use config::NodeName;
 use coordinator::{Arrival, Held};
-use dcs::{Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
+use dcs::{Authority, Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fence::Post;
@@ -41,6 +41,8 @@ pub struct Tenure {
     pub silent: bool,
     /// How often the hard deadline killed the instance.
     pub fenced: u64,
+    /// In which reign the leader goes on by the leave of every member, and its soft deadline by that (failsafe mode).
+    pub leave: Option<(Epoch, Moment)>,
     /// Why there is no fencer beside the daemon, so that this node must not lead.
     pub unguarded: Option<String>,
 }
@@ -72,6 +74,7 @@ pub struct Keeper {
     pub tenure: watch::Receiver<Tenure>,
     /// Arming and pause.
     pub flags: Arc<Flags>,
+    publish: Arc<watch::Sender<Tenure>>,
 }
 
 /// The lease thread is gone; the node must not go on.
@@ -106,7 +109,8 @@ impl Keeper {
         let (orders, inbox) = mpsc::channel(8);
         let unguarded = Some("matriarch-fencer has not been started yet".to_owned());
         let (publish, tenure) = watch::channel(Tenure { unguarded, ..Tenure::default() });
-        let flags = Arc::new(Flags::default());
+        let (publish, flags) = (Arc::new(publish), Arc::new(Flags::default()));
+        let told = Arc::clone(&publish);
         flags.fence.set_grace(terms.ttl);
         let seen = Arc::clone(&flags);
         std::thread::Builder::new()
@@ -116,7 +120,7 @@ impl Keeper {
                 match runtime {
                     // Apart from each other: a request that waits for the store must not delay the kill.
                     Ok(runtime) => runtime.block_on(async {
-                        let publish = Arc::new(publish);
+                        let publish = told;
                         let (grace, given) = watch::channel(terms.ttl);
                         let mut halves = tokio::task::JoinSet::new();
                         let paths = terms.paths.clone();
@@ -136,7 +140,7 @@ impl Keeper {
                 }
             })
             .context("starting the lease thread")?;
-        Ok(Self { orders, tenure, flags })
+        Ok(Self { orders, tenure, flags, publish })
     }
 
     /// Takes the leader lease; `false` if somebody holds it.
@@ -180,6 +184,25 @@ impl Keeper {
     /// Whether this reign may take writes now.
     pub fn leads_in(&self, epoch: Epoch) -> bool {
         self.tenure.borrow().leading().is_some_and(|held| held.epoch == epoch)
+    }
+
+    /// Every member has promised to leave the lead alone, and was asked after `sent`: both deadlines of this reign move
+    /// to what that gives, and never back. `false`, and nothing moves, if the node has ceased to lead meanwhile.
+    pub fn go_on(&self, epoch: Epoch, sent: Moment, granted: Authority) -> bool {
+        let mut leads = false;
+        self.publish.send_if_modified(|tenure| {
+            let held = tenure.held.as_mut().filter(|held| held.epoch == epoch && Moment::now() < held.soft);
+            let Some(held) = held else { return false };
+            (held.soft, held.hard) = (held.soft.max(granted.soft), held.hard.max(granted.hard));
+            tenure.leave = Some((epoch, granted.soft));
+            leads = true;
+            // More time of the same is nothing that anybody waits for.
+            false
+        });
+        if leads {
+            self.flags.fence.extend(epoch, sent, granted.hard);
+        }
+        leads
     }
 
     /// Changes the lease's time to live; a new session is opened, the leader key moves to it.

@@ -10,6 +10,7 @@ mod consent;
 mod crash;
 mod custody;
 mod disk;
+mod failsafe;
 mod fence;
 #[path = "../fencing/mod.rs"]
 #[allow(dead_code, reason = "the fencer uses the rest")]

@@ -9,7 +9,7 @@ use api::client::Client;
 use api::command::{Asked, Reply};
 use api::status::NodeStatus;
 use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Step, SyncWrites, Task, Wish, decide};
-use dcs::{Dcs, Lsn, Moment, Seen, Session};
+use dcs::{Dcs, Lsn, Moment, Seen};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use crate::alarm::Alarm;
 use crate::complaints::Complaints;
 use crate::consent::Consents;
 use crate::crash::Crash;
+use crate::failsafe::{Failsafe, Promises};
 use crate::instance::Instance;
 use crate::job::Jobs;
 use crate::lease::{Flags, Keeper};
@@ -63,6 +64,7 @@ pub struct Node {
     /// This node's own writes of the record of synchronous standbys.
     pub(crate) sync: SyncWrites,
     pub(crate) published: publish::Published,
+    pub(crate) failsafe: Failsafe,
     pub(crate) last: Option<Decision>,
     recorder: Recorder,
     pub(crate) said: Moment,
@@ -116,6 +118,8 @@ pub struct Parts {
     pub keeper: Keeper,
     /// For asking other members.
     pub client: Client,
+    /// What this node has promised.
+    pub promises: Arc<Promises>,
     /// Where the status goes.
     pub status: watch::Sender<Arc<NodeStatus>>,
     /// Commands from the REST interface.
@@ -150,7 +154,8 @@ impl Node {
             consents: Consents::default(),
             crash: Crash::default(),
             jobs: Jobs::default(),
-            peers: Peers::new(parts.client),
+            peers: Peers::new(parts.client.clone()),
+            failsafe: Failsafe::new(parts.promises, parts.client),
             seen: parts.seen,
             status: parts.status,
             past: Past::default(),
@@ -293,6 +298,7 @@ impl Node {
             (id, said) = self.consents.next() => self.consented(id, said),
             done = self.jobs.next() => self.finish(done),
             () = self.peers.next() => {}
+            () = self.failsafe.next() => {}
             read = self.reading.next() => self.leader_history = read.or(self.leader_history.take()),
             Some(asked) = self.inbox.recv() => self.asked(asked).await,
             signal = self.signals.recv() => match signal {
@@ -376,11 +382,6 @@ impl Node {
     /// The open requests, oldest first, for the decisions.
     pub(crate) fn open_requests(&self) -> Vec<Request> {
         self.requests.values().map(|(request, _)| request.clone()).collect()
-    }
-
-    /// The session of the lease thread.
-    pub(crate) fn session(&self) -> Option<Session> {
-        self.keeper.tenure.borrow().session.clone()
     }
 }
 

@@ -45,7 +45,9 @@ impl Node {
             now: Moment::now(),
             me: self.myself(),
             settings: self.settings.cluster.clone(),
-            store: Store { view: seen.view, reachable, seen: seen.reached },
+            store: Store { view: seen.view, reachable, silent: tenure.silent, seen: seen.reached },
+            // After the lease was looked at: see there.
+            failsafe: self.failsafe.facts(),
             sync: self.sync,
             lease: tenure.held,
             released: tenure.released,

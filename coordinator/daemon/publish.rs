@@ -4,6 +4,7 @@
 
 mod cache;
 mod record;
+mod scheduled;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +14,18 @@ use api::status::{HeldLease, NodeStatus, Position, PostgresState, Role, Why};
 use api::{MATRIARCH_VERSION, PATRONI_VERSION, wall};
 use config::{NodeName, SynchronousMode};
 use coordinator::{Data, Intent, Obstacle, Process, Task};
-use dcs::{Member, Moment, Status, StoreError};
+use dcs::{Member, Moment, Session, Status, StoreError};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 pub use cache::{cache_document, cached_document};
+pub use scheduled::ScheduledRestart;
+
 use record::{Worth, acknowledges, epoch_of, leader_status, server};
 
 use crate::complaints::Complaints;
 use crate::lease::{Tenure, chain};
+use crate::logs;
 use crate::node::Node;
 use crate::postgres::look::Look;
 
@@ -37,6 +41,8 @@ pub struct Published {
     /// Not before this moment is a write tried again that failed.
     again: Moment,
     said: Complaints,
+    /// The store refused the last write because it is full.
+    full: bool,
     role: Option<Role>,
     why_since: u64,
     because: String,
@@ -51,6 +57,9 @@ enum Written {
 
 /// How long a daemon that ends waits for its last words to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// What a full store means, and what to do.
+const FULL: &str = "the store is full: leases are still renewed, so the leader goes on, but nothing can be written and nobody could \
+                    take over. Make room (etcdctl compact, etcdctl defrag, a larger --quota-backend-bytes), then etcdctl alarm disarm";
 /// How soon a write that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -79,9 +88,13 @@ impl Published {
     }
 
     fn succeeded(&mut self, what: &'static str, done: Result<(), StoreError>) -> bool {
+        self.full = matches!(done, Err(StoreError::NoSpace));
         let Err(error) = done else { return true };
         let now = Moment::now();
         self.again = now + RETRY;
+        if self.full && self.said.news("full", FULL, now) {
+            tracing::error!(target: logs::CRITICAL, "{FULL}");
+        }
         let error = chain(&error);
         if self.said.news(what, &error, now) {
             tracing::warn!("{what}: {error}");
@@ -110,6 +123,8 @@ impl Node {
         let status = Arc::new(status);
         self.status.send_replace(Arc::clone(&status));
         self.write_member(&status, &tenure);
+        self.end_failsafe(self.seen.borrow().reachable && !tenure.silent);
+        self.write_record(&tenure);
         if tenure.leading().is_some() {
             self.write_status();
         }
@@ -167,6 +182,8 @@ impl Node {
             last_turn: now,
             why: self.why(obstacles),
             guard: self.keeper.flags.fence.guard(),
+            store_full: self.published.full,
+            failsafe_until: self.failsafe.until(tenure.leading().map(|held| held.epoch)),
             ..NodeStatus::unknown(self.settings.node.scope.clone(), self.settings.node.name.clone())
         }
     }
@@ -251,6 +268,11 @@ impl Node {
                 _ => Role::Replica,
             },
         }
+    }
+
+    /// The session of the lease thread.
+    fn session(&self) -> Option<Session> {
+        self.keeper.tenure.borrow().session.clone()
     }
 
     fn write_member(&mut self, status: &NodeStatus, tenure: &Tenure) {
@@ -364,35 +386,5 @@ impl Node {
             let done = dcs.write_status(&status).await;
             (Written::Status(Box::new(status), now), done)
         });
-    }
-}
-
-/// A restart that waits for its time.
-#[derive(Debug, Clone)]
-pub struct ScheduledRestart {
-    /// The request as it was made.
-    pub request: api::command::RestartRequest,
-    /// When the postmaster had started: another restart cancels this one.
-    pub postmaster_start: String,
-}
-
-impl ScheduledRestart {
-    /// As it is published in the member record.
-    fn document(&self) -> Value {
-        let mut document = serde_json::Map::new();
-        if let Some(role) = &self.request.role {
-            document.insert("role".into(), role.clone().into());
-        }
-        if let Some((_, text)) = &self.request.postgres_version {
-            document.insert("postgres_version".into(), text.clone().into());
-        }
-        if self.request.restart_pending {
-            document.insert("restart_pending".into(), true.into());
-        }
-        if let Some((_, text)) = &self.request.schedule {
-            document.insert("schedule".into(), text.clone().into());
-        }
-        document.insert("postmaster_start_time".into(), self.postmaster_start.clone().into());
-        Value::Object(document)
     }
 }

@@ -12,6 +12,9 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::failsafe::{Promises, Refusal, Wish};
+use crate::lease::Tenure;
+
 mod handover;
 mod merge;
 
@@ -31,12 +34,23 @@ pub struct Desk {
     pub to_node: mpsc::Sender<Asked>,
     /// Commands that move the cluster between stores.
     pub to_mover: mpsc::Sender<Asked>,
+    /// What this node has promised leaders without the store.
+    pub promises: Arc<Promises>,
+    /// What the lease thread holds.
+    pub tenure: watch::Receiver<Tenure>,
 }
 
 impl Desk {
     /// Serves until the inbox is closed; then lets what is open end.
     pub async fn run(mut self) {
-        let clerk = Clerk { dcs: self.dcs, seen: self.seen, status: self.status, client: self.client };
+        let clerk = Clerk {
+            dcs: self.dcs,
+            seen: self.seen,
+            status: self.status,
+            client: self.client,
+            promises: self.promises,
+            tenure: self.tenure,
+        };
         let mut open = JoinSet::new();
         loop {
             tokio::select! {
@@ -89,13 +103,15 @@ struct Clerk {
     seen: watch::Receiver<Seen>,
     status: watch::Receiver<Arc<NodeStatus>>,
     client: Client,
+    promises: Arc<Promises>,
+    tenure: watch::Receiver<Tenure>,
 }
 
 impl Clerk {
     async fn perform(&self, command: Command) -> Reply {
         // A leader asks this because the store may be gone, so nothing is read for it.
-        if matches!(command, Command::Failsafe(_)) {
-            return self.failsafe();
+        if let Command::Failsafe(body) = &command {
+            return self.failsafe(body).await;
         }
         // Commands are judged by the cluster as it is now, not as it was last watched.
         let view = match self.dcs.load().await {
@@ -161,20 +177,28 @@ impl Clerk {
         }
     }
 
-    /// A leader that has lost the store asks for leave to go on; a leader refuses it.
-    fn failsafe(&self) -> Reply {
-        let on = self.seen.borrow().view.as_ref().is_some_and(|view| {
-            let mode = view.config.as_ref().and_then(|config| config.value.get("failsafe_mode"));
-            mode.is_some_and(merge::is_on)
-        });
-        if !on {
+    /// A leader that has lost the store asks for leave to go on; who leads, or may, refuses it.
+    async fn failsafe(&self, body: &Value) -> Reply {
+        let view = self.seen.borrow().view.clone().unwrap_or_default();
+        let document = view.config.as_ref().map(|config| &config.value);
+        let setting = |name: &str| document.and_then(|document| document.get(name));
+        if !setting("failsafe_mode").is_some_and(merge::is_on) {
             return Reply::text(502, "");
         }
-        let status = self.status.borrow();
-        if status.state == PostgresState::Running && status.role == Role::Primary {
-            return Reply::text(500, "Running as a leader");
+        let wish = match Wish::read(body) {
+            Ok(wish) => wish,
+            Err(why) => return Reply::text(400, why),
+        };
+        let status = self.status.borrow().clone();
+        let leads = || {
+            self.tenure.borrow().held.is_some()
+                || (status.state == PostgresState::Running && status.role == Role::Primary)
+        };
+        match self.promises.give(&wish, &view, status.ttl, leads).await {
+            Ok(promise) => Reply { lsn: position(&status), promise, ..Reply::text(200, "Accepted") },
+            Err(refusal @ (Refusal::Leads | Refusal::Disk)) => Reply::text(500, refusal.to_string()),
+            Err(refusal) => Reply::text(409, refusal.to_string()),
         }
-        Reply { lsn: position(&status), ..Reply::text(200, "Accepted") }
     }
 }
 

@@ -17,8 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::failsafe::Promises;
 use crate::fence::Post;
-use crate::lease::{Flags, Keeper, Terms};
+use crate::lease::{Flags, Keeper, Tenure, Terms};
 use crate::mover::{self, Mover};
 use crate::node::{Node, Parts, Signal, disarm_by_force};
 use crate::postgres::Paths;
@@ -110,7 +111,7 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
     }
 
     let (cluster, warned) = cluster_settings(&node, &view, publish::cached_document(&paths));
-    let settings = Arc::new(Settings::new(Arc::clone(&node), Arc::new(cluster), version));
+    let settings = Arc::new(Settings::new(node.clone(), Arc::new(cluster), version));
     for warning in &settings.postgres.warnings {
         tracing::warn!("{warning}");
     }
@@ -118,22 +119,21 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         tracing::warn!("this node only follows and never leads: {why}");
     }
     dcs.set_patience(settings.cluster.retry_timeout);
-
     let mut background = JoinSet::new();
     let (follow, seen) = dcs.follow();
     background.spawn(follow);
-    let keeper = Keeper::start(Terms {
-        me: node.name.clone(),
-        way: ways.present(),
-        keys: Keys::new(&node.namespace, &node.scope),
-        ttl: settings.cluster.ttl,
-        patience: settings.cluster.retry_timeout,
-        paths: settings.paths.clone(),
-        post: Post::new(&settings.paths).context("finding the folder of this program")?,
-    })?;
-    keeper.guarded(GUARD).await;
+    let keeper = lease_thread(&node, &settings, &ways).await?;
     let (recorder, recollection) = recorder(&node)?;
-    let speech = Speech { node: &node, dcs: &dcs, seen: &seen, client: &client, recollection };
+    let promises = promises(&settings);
+    let speech = Speech {
+        node: &node,
+        dcs: &dcs,
+        seen: &seen,
+        client: &client,
+        recollection,
+        promises: &promises,
+        tenure: &keeper.tenure,
+    };
     let Rest { status, inbox, moves, look, end, serving } = speech.start(&mut source, &mut background)?;
     let mover = Mover::new(mover::Parts {
         me: node.name.clone(),
@@ -151,6 +151,7 @@ async fn with_store(found: Found) -> anyhow::Result<i32> {
         seen,
         keeper,
         client,
+        promises,
         status,
         inbox,
         signals,
@@ -183,6 +184,26 @@ fn recorder(node: &NodeConfig) -> anyhow::Result<(Recorder, Recollection)> {
     Ok((recorder.context("starting the thread that records decisions")?, recollection))
 }
 
+/// What an earlier daemon has promised.
+fn promises(settings: &Settings) -> Arc<Promises> {
+    Arc::new(Promises::load(&settings.paths, &settings.node.name, settings.cluster.ttl))
+}
+
+/// Starts the thread that holds the lease, and waits a moment for its fencer.
+async fn lease_thread(node: &NodeConfig, settings: &Settings, ways: &Ways) -> anyhow::Result<Keeper> {
+    let keeper = Keeper::start(Terms {
+        me: node.name.clone(),
+        way: ways.present(),
+        keys: Keys::new(&node.namespace, &node.scope),
+        ttl: settings.cluster.ttl,
+        patience: settings.cluster.retry_timeout,
+        paths: settings.paths.clone(),
+        post: Post::new(&settings.paths).context("finding the folder of this program")?,
+    })?;
+    keeper.guarded(GUARD).await;
+    Ok(keeper)
+}
+
 /// What REST answers from.
 struct Speech<'a> {
     node: &'a NodeConfig,
@@ -190,6 +211,8 @@ struct Speech<'a> {
     seen: &'a watch::Receiver<Seen>,
     client: &'a Client,
     recollection: Recollection,
+    promises: &'a Arc<Promises>,
+    tenure: &'a watch::Receiver<Tenure>,
 }
 
 /// The node's ends of REST: what it tells, what it is asked, and how it ends the server.
@@ -204,7 +227,7 @@ struct Rest {
 
 impl Speech<'_> {
     fn start(&self, source: &mut Source, background: &mut JoinSet<()>) -> anyhow::Result<Rest> {
-        let Self { node, dcs, seen, client, recollection } = self;
+        let Self { node, dcs, seen, client, recollection, promises, tenure } = self;
         let unknown = NodeStatus::unknown(node.scope.clone(), node.name.clone());
         let (status, status_seen) = watch::channel(Arc::new(unknown));
         let (to_desk, desk_inbox) = mpsc::channel(64);
@@ -230,6 +253,8 @@ impl Speech<'_> {
             inbox: desk_inbox,
             to_node,
             to_mover,
+            promises: Arc::clone(promises),
+            tenure: (*tenure).clone(),
         };
         background.spawn(desk.run());
         Ok(Rest { status, inbox, moves, look, end, serving })

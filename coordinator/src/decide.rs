@@ -5,12 +5,12 @@ use crate::local::Process;
 use crate::observation::{Observation, Standing, Wish};
 use crate::past::Past;
 use crate::reason::Reason;
-use crate::{busy, election, leader, moving, offline, paused, replica, request};
+use crate::{busy, election, failsafe, leader, moving, offline, paused, replica, request};
 
 /// Decides what this node does next.
 #[must_use]
 pub fn decide(seen: &Observation, past: &Past) -> Decision {
-    let decision = judge(seen, past.remember(seen));
+    let decision = failsafe::honour(seen, judge(seen, past.remember(seen)));
     let decision = match request::due(seen) {
         Some(due) => decision.wake_by(due),
         None => decision,

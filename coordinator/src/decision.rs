@@ -84,6 +84,19 @@ pub enum Step {
     },
     /// Set `synchronous_standby_names` of the local server.
     SetNames(String),
+    /// Ask these members for their leave to go on without the store.
+    SeekLeave(BTreeSet<NodeName>),
+    /// Every member has promised: write on until the first of the promises ends.
+    GoOn {
+        /// The reign in which they were asked.
+        epoch: Epoch,
+        /// Before the first of them was asked.
+        sent: Moment,
+        /// How long they promised, the shortest.
+        span: Duration,
+        /// Step down no later than this, if there are no new ones.
+        until: Moment,
+    },
     /// End these sender processes: each serves a stranger under a member's name.
     Evict(Vec<i32>),
     /// Start a job.
@@ -246,6 +259,11 @@ impl fmt::Display for Step {
                 f.write_str("ask")?;
                 names.iter().try_for_each(|name| write!(f, " {name}"))
             }
+            Self::SeekLeave(names) => {
+                f.write_str("seek leave of")?;
+                names.iter().try_for_each(|name| write!(f, " {name}"))
+            }
+            Self::GoOn { .. } => f.write_str("go on by their leave"),
             Self::ReadLineage(of) => write!(f, "read lineage of {of}"),
             Self::Follow(Some(upstream)) => write!(f, "follow {}", upstream.member),
             Self::Follow(None) => f.write_str("follow nobody"),

@@ -8,12 +8,12 @@ use dcs::{ClusterView, Failover, Initialize, Moment};
 
 use crate::decision::{Decision, Step, Task};
 use crate::eligible::{Obstacle, forbids_leading, obstacle_of_peer, own_obstacle, priority};
-use crate::fresh;
 use crate::local::{Control, Data, Process, Unfinished};
 use crate::observation::{Asked, Observation};
 use crate::past::Past;
 use crate::reason::Reason;
 use crate::sync::right;
+use crate::{failsafe, fresh};
 
 /// How long a peer's answer is used before it is asked again.
 pub const STALE: Duration = Duration::from_secs(1);
@@ -131,6 +131,13 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     }
     if let Some(until) = newly_listed(seen, &past) {
         return Decision::wait(seen, past, Reason::WaitForMembers).wake_by(until);
+    }
+    if let Some(promise) = failsafe::bound(seen) {
+        let (leader, until) = (promise.leader.clone(), promise.until);
+        return Decision::wait(seen, past, Reason::Promised(leader)).wake_by(until);
+    }
+    if let Some((until, because)) = failsafe::leaves_alone(seen, &past, view, for_me) {
+        return Decision::wait(seen, past, because).wake_by(until);
     }
     if for_me {
         return named_candidate(seen, past, view);

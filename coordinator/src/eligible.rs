@@ -9,6 +9,7 @@ use config::NodeName;
 use dcs::{ClusterView, Lsn, Timeline};
 use serde::{Deserialize, Serialize};
 
+use crate::failsafe;
 use crate::local::Data;
 use crate::observation::{Asked, Observation};
 use crate::slots::is_true;
@@ -26,6 +27,8 @@ pub enum Obstacle {
     Withheld(String),
     /// It does not answer.
     Unreachable,
+    /// The record `failsafe` does not name it.
+    OutsideFailsafe,
     /// It was not asked yet.
     NotAsked,
     /// Its server does not run.
@@ -98,6 +101,9 @@ impl fmt::Display for Obstacle {
             Self::Withheld(why) => write!(f, "this node only follows: {why}"),
             Self::Unreachable => f.write_str("it does not answer"),
             Self::NotAsked => f.write_str("it was not asked yet"),
+            Self::OutsideFailsafe => f.write_str(
+                "the key failsafe does not name it, so a leader without the store may go on without its leave (failsafe_mode)",
+            ),
             Self::NotRunning(state) => write!(f, "its Postgres is {state}"),
             Self::Lag { bytes, limit } => {
                 write!(f, "it lacks {bytes} bytes of WAL, maximum_lag_on_failover is {limit}")
@@ -141,7 +147,8 @@ pub fn own_obstacle(seen: &Observation, view: &ClusterView, ignore_lag: bool) ->
     if let Some(why) = seen.me.withheld.first() {
         return Some(Obstacle::Withheld(why.clone()));
     }
-    if let Some(obstacle) = right::membership(seen, view, &seen.me.name) {
+    let excluded = || right::membership(seen, view, &seen.me.name);
+    if let Some(obstacle) = failsafe::obstacle(seen, view, &seen.me.name).or_else(excluded) {
         return Some(obstacle);
     }
     if !matches!(seen.data, Data::Present(_)) {
@@ -190,7 +197,8 @@ pub fn obstacle_of_peer(
     if forbids_leading(&member.tags) {
         return Some(Obstacle::Nofailover);
     }
-    if let Some(obstacle) = right::membership(seen, view, name) {
+    let excluded = || right::membership(seen, view, name);
+    if let Some(obstacle) = failsafe::obstacle(seen, view, name).or_else(excluded) {
         return Some(obstacle);
     }
     match seen.peers.get(name).map(|peer| &peer.answer) {

@@ -14,7 +14,7 @@ use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::sync::leading;
 use crate::sync::right::{self, Claim};
-use crate::{handover, slots};
+use crate::{failsafe, handover, slots};
 
 /// Decides while the lease is held.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -248,6 +248,13 @@ fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         // Nothing becomes writable without a proof of the lease.
         return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
     }
+    match failsafe::admitted(seen) {
+        Some(true) => {}
+        Some(false) => {
+            return release(seen, past, Reason::LeaseWithoutRight(Obstacle::OutsideFailsafe), None);
+        }
+        None => return Decision::wait(seen, past, Reason::PromoteWithLease),
+    }
     entitled(seen, Past { checkpointed: None, intent: None, ..past }, epoch)
 }
 
@@ -283,6 +290,9 @@ pub fn promotion(seen: &Observation, epoch: Epoch) -> Task {
 /// The everyday turn of a leader.
 fn serve(seen: &Observation, past: Past, epoch: Epoch, running: &Running) -> Decision {
     let past = Past { intent: None, vacant_since: None, ..past };
+    if let Some(decision) = failsafe::lead(seen, &past, epoch) {
+        return decision;
+    }
     if !seen.store.reachable {
         return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
     }

@@ -15,6 +15,7 @@ mod decide;
 mod decision;
 mod election;
 mod eligible;
+pub mod failsafe;
 mod fresh;
 mod handover;
 mod leader;

@@ -12,6 +12,7 @@ use config::{ClusterConfig, NodeName, Tags};
 use dcs::{ClusterView, Epoch, Lsn, Moment, Passage, Revision, Stand, Timeline};
 use serde::{Deserialize, Serialize};
 
+use crate::failsafe::Failsafe;
 use crate::local::{Data, Postgres, Process, Running, Standby};
 
 /// Everything a decision may look at.
@@ -27,6 +28,9 @@ pub struct Observation {
     pub store: Store,
     /// What this node itself wrote into `sync`.
     pub sync: SyncWrites,
+    /// What failsafe mode has asked of others and of this node.
+    #[serde(default)]
+    pub failsafe: Failsafe,
     /// The leader lease, as far as this node holds it.
     pub lease: Option<Held>,
     /// The last epoch that this node gave up itself.
@@ -108,8 +112,19 @@ pub struct Store {
     pub view: Option<Arc<ClusterView>>,
     /// Whether the store answers now.
     pub reachable: bool,
+    /// The lease could not be renewed lately, whatever else of the store seems to be there.
+    #[serde(default)]
+    pub silent: bool,
     /// When it last answered.
     pub seen: Moment,
+}
+
+impl Store {
+    /// Whether the lease can be renewed, as far as is known.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.reachable && !self.silent
+    }
 }
 
 /// This node's own writes of the record of synchronous standbys.

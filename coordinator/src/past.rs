@@ -49,6 +49,9 @@ pub struct Past {
     pub known: bool,
     /// A claim on `initialize` by an earlier life of this node was given back.
     pub claim_returned: bool,
+    /// The promises by which this leader last went on without the store: their reign, and when the oldest was asked for.
+    #[serde(default)]
+    pub went_on: Option<(Epoch, Moment)>,
     /// When the lease was last to be given back.
     pub released_at: Option<Moment>,
     /// Since when the store has listed this node as a member.

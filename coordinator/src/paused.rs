@@ -7,7 +7,7 @@ use crate::observation::{Observation, Standing};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::sync::{leading, right};
-use crate::{handover, leader, replica};
+use crate::{failsafe, handover, leader, replica};
 
 /// Decides while the cluster is paused.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -75,7 +75,9 @@ fn vacant(seen: &Observation, past: Past) -> Decision {
         return Decision::wait(seen, past, Reason::Paused);
     }
     let named_standby = named == Some(seen.me.name.as_str()) && seen.standby().is_some();
-    let obstacle = right::membership(seen, &view, &seen.me.name).or_else(|| right::votes(seen, &view));
+    let obstacle = failsafe::obstacle(seen, &view, &seen.me.name)
+        .or_else(|| right::membership(seen, &view, &seen.me.name))
+        .or_else(|| right::votes(seen, &view));
     if named_standby && let Some(obstacle) = obstacle {
         let again = core::time::Duration::from_secs(1);
         let asked = handover::ask_again(seen, again);

@@ -22,6 +22,12 @@ pub enum Reason {
     StoreAwayLeaseHolds,
     /// The store is away and the lease has run out.
     StoreAwayStepDown,
+    /// The store is away, failsafe mode is on, and not everybody has agreed yet.
+    FailsafeAsks(String),
+    /// The store is away, and every member agrees that the leader goes on (failsafe mode).
+    FailsafeLeads,
+    /// This node has promised a leader without the store not to take the lead (failsafe mode).
+    Promised(NodeName),
     /// The store is away; a standby goes on.
     StoreAwayReplica,
     // identity
@@ -201,6 +207,17 @@ impl fmt::Display for Reason {
             Self::StoreAwayStepDown => {
                 f.write_str("the store does not answer and the lease has run out: demoting to read-only")
             }
+            Self::FailsafeAsks(open) => write!(
+                f,
+                "the store does not answer; the lease still holds, and to go on after it every member must agree (failsafe mode): {open}"
+            ),
+            Self::FailsafeLeads => f.write_str(
+                "continue to run as a leader because failsafe mode is enabled and all members are accessible",
+            ),
+            Self::Promised(leader) => write!(
+                f,
+                "leaving the lease alone: {leader} has lost the store, and this node has promised to let it go on (failsafe mode)"
+            ),
             Self::StoreAwayReplica => f.write_str("the store does not answer; going on as a replica"),
             Self::WrongCluster { here, cluster } => wrong_cluster(f, *here, *cluster),
             Self::UnreadableData(why) => write!(f, "the data directory cannot be judged ({why}); nothing is touched until a person has looked"),

@@ -17,7 +17,9 @@ use crate::keys::{Keys, Place};
 use crate::lease::Session;
 use crate::retry::Pauses;
 use crate::store::{Committed, Condition, Patience, StoreError, Txn, Write};
-use crate::view::{ClusterView, Failover, HistoryRow, Initialize, Member, Revision, Status, SyncState};
+use crate::view::{
+    ClusterView, Epoch, Failover, HistoryRow, Initialize, Member, Revision, Status, SyncState,
+};
 use crate::{Lsn, Moment, Seen, SystemId, text};
 
 /// One cluster's records in one store. Clones share the connection.
@@ -204,12 +206,27 @@ impl Dcs {
         self.plain_put(&Place::History, text::history_text(rows), 0).await
     }
 
-    /// Publishes with whom the leader may outlive the store. No guard; the leader writes it.
+    /// Publishes with whom the leader may outlive the store. Guards: the leader key is of this reign, and the record
+    /// still has mod revision `guard` (0: there is none). `false` if not.
     ///
     /// # Errors
     /// [`StoreError::Unknown`] if the outcome is not known.
-    pub async fn write_failsafe(&self, members: &BTreeMap<NodeName, String>) -> Result<(), StoreError> {
-        self.plain_put(&Place::Failsafe, text::failsafe_text(members), 0).await
+    pub async fn write_failsafe(
+        &self,
+        members: &BTreeMap<NodeName, String>,
+        reign: Epoch,
+        guard: Revision,
+    ) -> Result<bool, StoreError> {
+        let key = self.path(&Place::Failsafe);
+        let txn = Txn {
+            when: vec![
+                Condition::Created(self.path(&Place::Leader), reign.0),
+                Condition::Modified(key.clone(), guard.0),
+            ],
+            then: vec![put(key, text::failsafe_text(members))],
+            read: None,
+        };
+        Ok(self.commit(&txn).await?.held)
     }
 
     /// Asks for a switchover or failover. Guard: the record still has mod revision `guard`; none with `None`.

@@ -51,6 +51,8 @@ pub struct ClusterView {
     pub history: Option<Vec<HistoryRow>>,
     /// Name → api_url of every member the leader may outlive the store with.
     pub failsafe: Option<BTreeMap<NodeName, String>>,
+    /// The mod revision of that record, whether or not it can be read; 0 if there is none.
+    pub failsafe_at: Revision,
 }
 
 /// Only whether there is a usable one.

@@ -350,7 +350,15 @@ async fn records_round_trip(ground: Ground) {
     };
     dcs.write_history(std::slice::from_ref(&row)).await.unwrap();
     let failsafe: BTreeMap<_, _> = [(me.clone(), "http://a".to_owned())].into();
-    dcs.write_failsafe(&failsafe).await.unwrap();
+    assert!(!dcs.write_failsafe(&failsafe, Epoch(1), Revision(0)).await.unwrap(), "nobody leads");
+    let leadership = won(&dcs, &me, &session).await;
+    let reign = leadership.epoch();
+    assert!(!dcs.write_failsafe(&failsafe, Epoch(reign.0 - 1), Revision(0)).await.unwrap(), "another reign");
+    assert!(dcs.write_failsafe(&failsafe, reign, Revision(0)).await.unwrap());
+    let at = dcs.load().await.unwrap().failsafe_at;
+    assert!(!dcs.write_failsafe(&BTreeMap::new(), reign, Revision(0)).await.unwrap(), "written meanwhile");
+    assert!(dcs.write_failsafe(&failsafe, reign, at).await.unwrap());
+    assert!(dcs.release(leadership).await.unwrap());
     let seen = dcs.load().await.unwrap();
     assert_eq!(seen.members.get(&me), Some(&Member { lease: session.lease(), ..published }));
     assert_eq!((seen.status, seen.history, seen.failsafe), (status, Some(vec![row]), Some(failsafe)));

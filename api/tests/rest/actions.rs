@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use api::command::{Asked, Body, Command, HandoverRequest, Reply, RestartRequest};
+use api::command::{Asked, Command, HandoverRequest, Reply, RestartRequest};
 use api::server::Settings;
 use dcs::Seen;
 use serde_json::{Value, json};
@@ -121,26 +121,32 @@ fn documents_reach_the_node_and_replies_come_back() {
     assert!(page.contains("Request conflict"), "{page}");
     let view = with_config(json!({"failsafe_mode": true}));
     served.seen.send_replace(Seen { view: Some(view.into()), ..Seen::default() });
-    let reply = Reply { code: 200, body: Body::Text("Accepted".to_owned()), lsn: Some(dcs::Lsn(17)) };
+    let reply = Reply { lsn: Some(dcs::Lsn(17)), ..Reply::text(200, "Accepted") };
     let (command, _, text) = exchange(&mut served, "POST", "/failsafe", r#"{"name": "a"}"#, reply);
     assert_eq!((command, text.as_str()), (Command::Failsafe(json!({"name": "a"})), "Accepted"));
 }
 
-/// P102: the position travels in a header.
+/// P102: the position travels in a header, and so does what only matriarch says.
 #[test]
-fn failsafe_answers_carry_the_position() {
+fn failsafe_answers_carry_the_position_and_the_promise() {
     let mut served = Served::plain();
     let view = with_config(json!({"failsafe_mode": true}));
     served.seen.send_replace(Seen { view: Some(view.into()), ..Seen::default() });
     let mut inbox = std::mem::replace(&mut served.asked, tokio::sync::mpsc::channel(1).1);
     let node = thread::spawn(move || {
         let asked = inbox.blocking_recv().unwrap();
-        asked.answer.send(Reply { lsn: Some(dcs::Lsn(17)), ..Reply::text(200, "Accepted") }).unwrap();
+        let promise = Some("7 5 10000".to_owned());
+        asked
+            .answer
+            .send(Reply { lsn: Some(dcs::Lsn(17)), promise, ..Reply::text(200, "Accepted") })
+            .unwrap();
     });
     let (code, head, _) = served.call("POST", "/failsafe", "", r#"{"name": "a"}"#);
     node.join().unwrap();
     assert_eq!(code, 200);
-    assert!(head.contains("\r\nlsn: 17\r\n") || head.ends_with("\r\nlsn: 17"), "{head}");
+    for header in ["lsn: 17", "matriarch-promise: 7 5 10000"] {
+        assert!(head.lines().any(|line| line == header), "{head}");
+    }
 }
 
 fn refusals(served: &mut Served, path: &str, expected: &[(Value, u16, &str)]) {

@@ -67,8 +67,7 @@ pub(super) const KEYS: &[Key] = &[
         "1",
         "How many standbys acknowledge a commit.",
     ),
-    dynamic("failsafe_mode", Kind::Bool, "off", "The leader outlives the store while all members agree.")
-        .withholds(),
+    dynamic("failsafe_mode", Kind::Bool, "off", "The leader outlives the store while all members agree."),
     dynamic("check_timeline", Kind::Bool, "off", "Refuse candidates on an older timeline."),
     dynamic("pause", Kind::Bool, "off", "Operators have taken over."),
     dynamic("member_slots_ttl", Kind::Seconds(0), "30min", "How long the slot of a vanished member is kept."),

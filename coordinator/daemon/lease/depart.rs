@@ -7,7 +7,7 @@ use std::time::Duration;
 use coordinator::Arrival;
 use dcs::{Acquire, Dcs, Departure, Estate, Moment, Passage, Session, StoreError};
 
-use super::renew::Renewer;
+use super::renew::{Key, Renewer};
 use crate::way::Way;
 
 /// The pause between two tries of the last step.
@@ -126,7 +126,7 @@ impl Renewer {
     /// From now on the lease is one in another store; nobody leads there for this node yet.
     pub(super) fn relocate(&mut self, way: Way) {
         if self.leadership.is_some() {
-            self.lost("the cluster lives in another store");
+            self.lost("the cluster lives in another store", Key::Taken);
         }
         (self.dcs, self.terms.way) = (None, way);
         self.publish.send_modify(|tenure| (tenure.session, tenure.arrival) = (None, None));

@@ -13,6 +13,15 @@ use tokio::sync::{mpsc, watch};
 use super::{Flags, Order, Tenure, Terms, chain};
 use crate::alarm::Alarm;
 
+/// What is known of a leader key that is not ours any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// Nobody holds it, as far as is known.
+    Gone,
+    /// Somebody holds it, or may.
+    Taken,
+}
+
 /// The half of the lease thread that talks to the store.
 pub struct Renewer {
     pub(super) terms: Terms,
@@ -76,7 +85,7 @@ impl Renewer {
             // The node steps down, or the instance was killed. A renewal whose answers are lost would keep
             // the lease for ever from everybody (F57): it is left to run out. If it was not taken by then,
             // the key still names this node, and is taken back under a new lease.
-            self.lost("it could not be renewed in time");
+            self.lost("it could not be renewed in time", Key::Gone);
         }
         let outcome = match self.session().await {
             Ok(session) => {
@@ -99,9 +108,11 @@ impl Renewer {
                     self.set_ttl(ttl).await;
                 }
             }
-            Err(RenewError::LeaseGone) => self.lost("its session has ended in the store"),
-            Err(RenewError::Lost { holder: Some(holder) }) => self.lost(&format!("{holder} holds it")),
-            Err(RenewError::Lost { holder: None }) => self.lost("the leader key is gone"),
+            Err(RenewError::LeaseGone) => self.lost("its session has ended in the store", Key::Gone),
+            Err(RenewError::Lost { holder: Some(holder) }) => {
+                self.lost(&format!("{holder} holds it"), Key::Taken);
+            }
+            Err(RenewError::Lost { holder: None }) => self.lost("the leader key is gone", Key::Gone),
             Err(RenewError::Store(error)) => {
                 self.failures += 1;
                 // A dead connection is not worth the rest of the lease: try again at once.
@@ -172,16 +183,19 @@ impl Renewer {
         });
     }
 
-    /// Ownership is gone: the node steps down now; the hard deadline stays where it is.
-    pub(super) fn lost(&mut self, why: &str) {
+    /// Ownership is gone: the node steps down now, unless nobody has it and every member has promised to leave it
+    /// alone for longer (failsafe mode): then it has until the end of that to take it again. The hard deadline stays where it is.
+    pub(super) fn lost(&mut self, why: &str, key: Key) {
         if self.leadership.take().is_some() {
             tracing::warn!("the leader lease is lost: {why}");
         }
         let now = Moment::now();
         self.publish.send_modify(|tenure| {
             tenure.session = None;
+            let leave = tenure.leave.filter(|_| key == Key::Gone);
             if let Some(held) = &mut tenure.held {
-                held.soft = held.soft.min(now);
+                let leave = leave.filter(|(epoch, _)| *epoch == held.epoch).map(|(_, soft)| soft);
+                held.soft = held.soft.min(leave.map_or(now, |soft| soft.max(now)));
             }
         });
         // A store that takes every session away at once must not be asked without pause.
@@ -253,14 +267,14 @@ impl Renewer {
 
     pub(super) fn failed(&mut self, error: StoreError) -> Result<bool, StoreError> {
         if matches!(error, StoreError::LeaseGone) {
-            self.lost("its session has ended in the store");
+            self.lost("its session has ended in the store", Key::Gone);
         }
         Err(error)
     }
 
     pub(super) fn take(&mut self, leadership: Leadership, session: &Session, sent: Moment) {
-        // What an earlier reign granted is over.
-        self.publish.send_modify(|tenure| tenure.held = None);
+        // What an earlier reign granted ends with the first word of this one.
+        self.publish.send_if_modified(|tenure| tenure.leave.take().is_some());
         self.leadership = Some(leadership);
         self.extend(session.ttl(), sent);
         self.due = sent + session.pace();
@@ -274,7 +288,7 @@ impl Renewer {
             Ok(_) => Ok(leadership.epoch()),
             Err(error) => {
                 if matches!(error, RenewError::Lost { .. }) {
-                    self.lost("another one wrote the leader key");
+                    self.lost("another one wrote the leader key", Key::Taken);
                 }
                 Err(error)
             }
@@ -286,7 +300,7 @@ impl Renewer {
         let epoch = leadership.epoch();
         // Whatever comes of the request, this node does not lead any more.
         self.publish.send_modify(|tenure| {
-            tenure.held = None;
+            (tenure.held, tenure.leave) = (None, None);
             tenure.released = Some(epoch);
         });
         match status {
@@ -306,7 +320,7 @@ impl Renewer {
         if self.leadership.is_some() {
             match self.adopt().await {
                 Ok(true) => {}
-                Ok(false) => self.lost("another one holds it"),
+                Ok(false) => self.lost("another one holds it", Key::Taken),
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "the new ttl is not in force yet; trying again");
                     self.publish.send_modify(|tenure| tenure.session = old);

@@ -14,6 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::{Clerk, Desk};
+use crate::failsafe::Promises;
+use crate::lease::Tenure;
+use crate::postgres::Paths;
 
 const BASE: &str = "/service/batman/";
 
@@ -26,6 +29,9 @@ struct Office {
     inbox: mpsc::Sender<Asked>,
     node: mpsc::Receiver<Asked>,
     member: watch::Sender<Arc<NodeStatus>>,
+    tenure: watch::Sender<Tenure>,
+    /// Where promises are written.
+    _paper: tempfile::TempDir,
     /// Runs the desk, the watch and the member until the test ends.
     _tasks: JoinSet<()>,
     _stop: watch::Sender<bool>,
@@ -67,12 +73,45 @@ impl Office {
         let (inbox, asked) = mpsc::channel(8);
         let (to_node, node) = mpsc::channel(8);
         let client = Client::new(&ClientSettings::default()).unwrap();
-        let clerk =
-            Clerk { dcs: dcs.clone(), seen: seen.clone(), status: status.clone(), client: client.clone() };
+        let (tenure, held) = watch::channel(Tenure::default());
+        let paper = tempfile::tempdir().unwrap();
+        let paths = Paths::new(paper.path().join("pg"));
+        let promises =
+            Arc::new(Promises::load(&paths, &NodeName::new("b").unwrap(), Duration::from_secs(10)));
+        let clerk = Clerk {
+            dcs: dcs.clone(),
+            seen: seen.clone(),
+            status: status.clone(),
+            client: client.clone(),
+            promises: Arc::clone(&promises),
+            tenure: held.clone(),
+        };
         let (to_mover, _) = mpsc::channel(1);
-        let desk = Desk { dcs: dcs.clone(), seen, status, client, inbox: asked, to_node, to_mover };
+        let desk = Desk {
+            dcs: dcs.clone(),
+            seen,
+            status,
+            client,
+            inbox: asked,
+            to_node,
+            to_mover,
+            promises: Arc::clone(&promises),
+            tenure: held,
+        };
         tasks.spawn(desk.run());
-        Self { memory, faults, clerk, dcs, inbox, node, member, _tasks: tasks, _stop: stop }
+        Self {
+            memory,
+            faults,
+            clerk,
+            dcs,
+            inbox,
+            node,
+            member,
+            tenure,
+            _paper: paper,
+            _tasks: tasks,
+            _stop: stop,
+        }
     }
 
     async fn ask(&self, command: Command) -> oneshot::Receiver<Reply> {
@@ -300,6 +339,16 @@ async fn failsafe_asks_the_role() {
     let reply = office.ask(asked.clone()).await.await.unwrap();
     assert_eq!((reply.code, reply.lsn), (200, Some(dcs::Lsn(100))));
     assert_eq!(text(reply).1, "Accepted");
+    // It holds the lease, and nothing of it shows yet.
+    let held = coordinator::Held {
+        epoch: dcs::Epoch(9),
+        revision: dcs::Revision(9),
+        soft: dcs::Moment(0),
+        hard: dcs::Moment(0),
+    };
+    office.tenure.send_modify(|tenure| tenure.held = Some(held));
+    assert_eq!(office.reply(asked.clone()).await, (500, "Running as a leader".to_owned()));
+    office.tenure.send_modify(|tenure| tenure.held = None);
     let leads = NodeStatus { role: Role::Primary, state: api::status::PostgresState::Running, ..standby() };
     office.member.send_replace(Arc::new(leads));
     assert_eq!(office.reply(asked.clone()).await, (500, "Running as a leader".to_owned()));

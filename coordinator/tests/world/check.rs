@@ -65,7 +65,8 @@ impl World {
         let now = self.now;
         let mut circles = Vec::new();
         for step in &decision.steps {
-            let often = if matches!(step, Step::Ask(_)) { OFTEN * 20 } else { OFTEN };
+            let asks = matches!(step, Step::Ask(_) | Step::SeekLeave(_) | Step::GoOn { .. });
+            let often = if asks { OFTEN * 20 } else { OFTEN };
             let daemon = self.daemon(name);
             let taken = daemon.taken.entry(step.to_string()).or_default();
             taken.retain(|at| now.since(*at) < Duration::from_secs(60));

@@ -6,6 +6,7 @@
 
 pub mod book;
 mod check;
+mod failsafe;
 mod jobs;
 mod moving;
 mod node;
@@ -212,7 +213,7 @@ impl World {
     fn attend(&mut self, name: &NodeName) {
         let now = self.now;
         let mut woken = self.renew(name);
-        woken |= self.arrivals(name);
+        woken |= self.arrivals(name) | self.leaves_arrive(name);
         let daemon = self.daemon(name);
         if let Some((job, _)) = daemon.job.take_if(|(_, ends)| *ends <= now) {
             let failure = self.job_ends(name, &job.task).err();

@@ -13,6 +13,9 @@ use coordinator::{
 };
 use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
 
+use coordinator::failsafe::{Failsafe, Leave, Promise};
+
+use super::failsafe::Question;
 use super::server::Server;
 
 /// A host.
@@ -32,6 +35,8 @@ pub struct Node {
     pub slow: BTreeMap<String, Duration>,
     /// It ended with this status.
     pub exited: Option<i32>,
+    /// What it has promised a leader without the store.
+    pub promise: Option<Promise>,
 }
 
 /// A running daemon.
@@ -57,6 +62,10 @@ pub struct Daemon {
     pub history_due: Option<(Moment, NodeName, Epoch)>,
     pub peers: BTreeMap<NodeName, Peer>,
     pub answers_due: Vec<(Moment, NodeName)>,
+    pub leaves: BTreeMap<NodeName, Leave>,
+    pub questions: Vec<Question>,
+    /// In which reign and until when it goes on by the leave of all.
+    pub leave_ends: Option<(Epoch, Moment)>,
     pub requests: Vec<Request>,
     pub ending: Option<Wish>,
     pub wake: Moment,
@@ -89,6 +98,9 @@ impl Daemon {
             history_due: None,
             peers: BTreeMap::new(),
             answers_due: Vec::new(),
+            leaves: BTreeMap::new(),
+            questions: Vec::new(),
+            leave_ends: None,
             requests: Vec::new(),
             ending: None,
             wake: now,
@@ -109,6 +121,7 @@ impl Daemon {
         }
         let arrivals = self.answers_due.iter().map(|(due, _)| *due);
         let others = self.view_due.into_iter().chain(self.history_due.iter().map(|(due, ..)| *due));
+        let arrivals = arrivals.chain(self.questions.iter().map(|question| question.due));
         arrivals.chain(others).fold(at, Moment::min)
     }
 
@@ -139,6 +152,7 @@ impl Node {
             fails: Vec::new(),
             slow: BTreeMap::new(),
             exited: None,
+            promise: None,
         }
     }
 
@@ -189,7 +203,13 @@ impl Node {
             store: coordinator::Store {
                 view: daemon.view.clone(),
                 reachable: daemon.reachable,
+                silent: !daemon.reachable,
                 seen: daemon.seen,
+            },
+            failsafe: Failsafe {
+                added: BTreeSet::new(),
+                leaves: daemon.leaves.clone(),
+                promise: self.promise.clone(),
             },
             sync: daemon.sync,
             lease: daemon.held,

@@ -33,14 +33,21 @@ pub enum Fault {
     NobodyWaits,
     /// A candidate does not know the record of synchronous standbys.
     RecordForgotten,
+    /// A candidate does not know what it promised a leader without the store.
+    PromiseForgotten,
     /// A candidate takes itself for one that needs to hear from nobody.
     QuorumForgotten,
 }
 
 /// Every fault, a script in which it shows, and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 13] = [
+pub const PLANTED: [(Fault, &str, &str); 14] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     (Fault::LeaseForEver, "partition n1\nwait 60s", "take writes under valid leases"),
+    (
+        Fault::PromiseForgotten,
+        "set failsafe_mode=true\nwait 10s\ncut n1 store\nwait 40s\ncut n1 n2\ncut n1 n3\nwait 20s",
+        "take writes under valid leases",
+    ),
     (Fault::InitializeRewritten, "wait 2s", "initialize was rewritten"),
     (
         Fault::MarkForgotten,

@@ -18,13 +18,15 @@ const JOBS: [&str; 10] = [
     "recover",
 ];
 
-const MODES: [&str; 6] = [
+const MODES: [&str; 8] = [
     "synchronous_mode=on",
     "synchronous_mode=quorum",
     "synchronous_mode=off",
     "synchronous_mode_strict=true",
     "synchronous_mode_strict=false",
     "synchronous_node_count=2",
+    "failsafe_mode=true",
+    "failsafe_mode=false",
 ];
 
 /// A repeatable sequence of its own, apart from the world's.
@@ -96,6 +98,9 @@ pub fn script(seed: u64, minutes: u64) -> String {
     }
     if dice.roll(2) == 0 {
         lines.push(format!("set {}", dice.pick(&MODES[..2])));
+    }
+    if dice.roll(3) == 0 {
+        lines.push("set failsafe_mode=true".to_owned());
     }
     if dice.roll(2) == 0 {
         lines.push(format!("repair {} rewind after-failed-rewind when-diverged", dice.pick(&NODES)));

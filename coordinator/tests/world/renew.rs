@@ -66,7 +66,8 @@ impl World {
             if ours || ignored {
                 daemon.held = Some(authority(ttl, now, held.epoch, held.revision));
             } else if held.soft > now && !left {
-                daemon.held = Some(Held { soft: now, ..held });
+                let soft = held.soft.min(now.max(self.leave_ends(name)));
+                self.daemon(name).held = Some(Held { soft, ..held });
                 woken = true;
             }
         }
@@ -116,6 +117,7 @@ impl World {
                 != (&member.state, &member.role, member.checkpoint_pending, &member.tags, member.timeline)
         });
         let leads = daemon.leads(now);
+        self.publish_record(name);
         if worth || !self.store.members.contains_key(name) {
             self.daemon(name).published = Some(member.clone());
             self.store.members.insert(name.clone(), (member, session));

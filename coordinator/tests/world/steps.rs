@@ -27,6 +27,7 @@ impl World {
             running.senders = self.senders(name);
         }
         self.forget(&mut seen);
+        self.break_promise(&mut seen);
         let now = self.now;
         let decision = decide(&seen, &self.daemon(name).past.clone());
         let daemon = self.daemon(name);
@@ -56,7 +57,8 @@ impl World {
     /// A line for every turn that did something or changed its mind.
     fn tell(&mut self, name: &NodeName, decision: &Decision, done: &[String]) {
         // Questions are shown once, with the reason for them.
-        let silent = done.iter().all(|step| step.starts_with("ask ") || step.starts_with("read lineage"));
+        let quiet = ["ask ", "read lineage", "seek leave", "go on "];
+        let silent = done.iter().all(|step| quiet.iter().any(|start| step.starts_with(start)));
         let because = decision.because.to_string();
         if let Some(daemon) = &mut self.node(name).daemon {
             let same = daemon.last == because;
@@ -98,6 +100,8 @@ impl World {
                 self.synchronous(name, step)?;
             }
             Step::Evict(_) => {}
+            Step::SeekLeave(names) => self.seek_leave(name, names),
+            Step::GoOn { epoch, sent, span, until } => self.go_on(name, *epoch, *sent, *span, *until),
             Step::Acquire | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
             Step::Ask(names) => self.ask(name, names),
             Step::ReadLineage(of) => {

@@ -221,7 +221,7 @@ impl World {
         self.store.initialize = Initialize::Absent;
         self.store.identities.clear();
         (self.store.history, self.store.config, self.store.failover) = (None, None, None);
-        self.store.sync = None;
+        (self.store.sync, self.store.failsafe) = (None, None);
         self.store.status = dcs::Status::default();
         self.store.commit();
     }
@@ -268,6 +268,7 @@ impl World {
             "primary_race_backoff" => settings.primary_race_backoff = seconds()?,
             "member_slots_ttl" => settings.member_slots_ttl = seconds()?,
             "maximum_lag_on_failover" => settings.maximum_lag_on_failover = position(value)?,
+            "failsafe_mode" => settings.failsafe_mode = value == "true",
             "check_timeline" => settings.check_timeline = value == "true",
             "use_slots" => settings.use_slots = value == "true",
             _ => self.synchronous_setting(key, value)?,

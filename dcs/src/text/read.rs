@@ -49,7 +49,9 @@ pub(crate) fn view<'a>(
             Some(Place::History) => view.history = Some(history(value)),
             Some(Place::Failover) => view.failover = failover(value).map(|asked| versioned(asked, record)),
             Some(Place::Sync) => view.sync = Some(versioned(sync(value), record)),
-            Some(Place::Failsafe) => view.failsafe = failsafe(value),
+            Some(Place::Failsafe) => {
+                (view.failsafe, view.failsafe_at) = (failsafe(value), Revision(record.modified));
+            }
         }
     }
     if let Some(legacy) = legacy_status.filter(|_| !has_status) {

@@ -1,0 +1,128 @@
+//! Failsafe mode in the world: the record, questions for leave, promises. A promise is on the host's disk: it
+//! outlives the daemon.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use config::NodeName;
+use coordinator::Held;
+use coordinator::failsafe::{Given, Leave, Promise, Said};
+use dcs::{Epoch, Moment};
+
+use super::planted::Fault;
+use super::renew::authority;
+use super::{ANSWER, PATIENCE, World};
+
+/// A question for leave on its way, and when its answer is there.
+#[derive(Debug, Clone)]
+pub struct Question {
+    pub due: Moment,
+    pub who: NodeName,
+    pub given: Given,
+}
+
+impl World {
+    /// A leader asks for leave to go on.
+    pub(super) fn seek_leave(&mut self, name: &NodeName, names: &BTreeSet<NodeName>) {
+        for who in names {
+            let after = if self.linked(name, who) { ANSWER + self.jitter(30) } else { PATIENCE };
+            let now = self.now;
+            let daemon = self.daemon(name);
+            let Some(held) = daemon.held else { continue };
+            let given = Given { epoch: held.epoch, sent: now, span: daemon.settings.ttl };
+            let before = daemon.leaves.get(who).and_then(|leave| leave.given);
+            let said = daemon.leaves.get(who).map_or(Said::Nothing, |leave| leave.said.clone());
+            daemon.leaves.insert(who.clone(), Leave { asked: now, open: true, said, given: before });
+            daemon.questions.push(Question { due: now + after, who: who.clone(), given });
+        }
+    }
+
+    /// Answers that are there; whether there were any.
+    pub(super) fn leaves_arrive(&mut self, name: &NodeName) -> bool {
+        let now = self.now;
+        let due: Vec<Question> =
+            self.daemon(name).questions.extract_if(.., |question| question.due <= now).collect();
+        for Question { who, given, .. } in &due {
+            let said = self.answer_leave(name, who, given.span);
+            let leave = self.daemon(name).leaves.entry(who.clone());
+            let leave = leave.or_insert(Leave { asked: now, open: false, said: said.clone(), given: None });
+            if said == Said::Promised {
+                leave.given = Some(*given);
+            }
+            (leave.said, leave.open) = (said, false);
+        }
+        !due.is_empty()
+    }
+
+    fn answer_leave(&mut self, leader: &NodeName, who: &NodeName, span: Duration) -> Said {
+        let heard = self.linked(leader, who);
+        let until = self.now + span;
+        let node = self.node(who);
+        let Some(daemon) = node.daemon.as_ref().filter(|_| heard) else { return Said::Nothing };
+        if daemon.held.is_some() || node.server.writable() {
+            return Said::Refused("it leads".into());
+        }
+        if !daemon.settings.failsafe_mode {
+            return Said::Refused("its failsafe mode is off".into());
+        }
+        node.promise = Some(Promise { leader: leader.clone(), until });
+        Said::Promised
+    }
+
+    /// Everybody has promised.
+    pub(super) fn go_on(
+        &mut self,
+        name: &NodeName,
+        epoch: Epoch,
+        sent: Moment,
+        span: Duration,
+        until: Moment,
+    ) {
+        let now = self.now;
+        let Some(held) = self.daemon(name).held.filter(|held| held.epoch == epoch && now < held.soft) else {
+            return;
+        };
+        let granted = authority(span, sent, epoch, held.revision);
+        let soft = granted.soft.min(until);
+        let daemon = self.daemon(name);
+        daemon.held = Some(Held { soft: held.soft.max(soft), hard: held.hard.max(granted.hard), ..held });
+        daemon.leave_ends = Some((epoch, soft));
+    }
+
+    /// Until when a leader whose key is gone, and nobody else's, goes on.
+    pub(super) fn leave_ends(&mut self, name: &NodeName) -> Moment {
+        let vacant = self.store.leader.is_none();
+        let daemon = self.daemon(name);
+        let ends =
+            daemon.leave_ends.filter(|(epoch, _)| vacant && daemon.held.is_some_and(|h| h.epoch == *epoch));
+        ends.map_or(Moment::default(), |(_, soft)| soft)
+    }
+
+    /// The leader keeps the record of all members; with the mode off it names nobody.
+    pub(super) fn publish_record(&mut self, name: &NodeName) {
+        let on = self.store.settings.failsafe_mode;
+        let now = self.now;
+        let daemon = self.daemon(name);
+        let leads = daemon.leads(now) && daemon.reachable && daemon.settings.failsafe_mode == on;
+        let epoch = daemon.held.map(|held| held.epoch);
+        let ours = self.store.leader.as_ref().is_some_and(|leader| Some(leader.epoch) == epoch);
+        if !leads || !ours || !self.connected(name) || (!on && self.store.failsafe.is_none()) {
+            return;
+        }
+        let members = self.store.members.iter().filter(|_| on);
+        let wanted = Some(
+            members.filter_map(|(name, (member, _))| Some((name.clone(), member.api_url.clone()?))).collect(),
+        );
+        if self.store.failsafe != wanted {
+            self.store.failsafe = wanted;
+            self.store.commit();
+        }
+    }
+
+    /// What a planted fault forgets of a promise.
+    pub(super) fn break_promise(&self, seen: &mut coordinator::Observation) {
+        if self.planted == Some(Fault::PromiseForgotten) {
+            seen.failsafe.promise = None;
+        }
+    }
+}
