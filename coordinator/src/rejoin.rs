@@ -120,7 +120,8 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
         let because = Reason::RestoredCopy(leader.clone());
         return Decision { because, ..start_standby(seen, past, &view, leader) };
     }
-    if ran_as_standby(control) && verdict.is_none() {
+    let refused = past.failed(|task| matches!(task, Task::StartStandby { .. })).is_some();
+    if ran_as_standby(control) && verdict.is_none() && !refused {
         return start_standby(seen, past, &view, leader);
     }
     if !leader_takes_writes(&view, leader) {
@@ -132,6 +133,14 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
     };
     if let Some((.., fork)) = verdict {
         return diverged(seen, past, leader, control, history, fork);
+    }
+    if ran_as_standby(control) {
+        // It was a primary before, perhaps, and stepped down: Postgres does not start on a checkpoint that the leader's
+        // history has not. What is at most that far may be started again.
+        return match lineage(control.timeline, control.checkpoint, false, &seen.switches, history) {
+            Lineage::Diverged { fork } => diverged(seen, past, leader, control, history, fork),
+            Lineage::Agrees => start_standby(seen, past, &view, leader),
+        };
     }
     let clean = control.state == ControlState::ShutDown;
     // On the leader's own timeline only its followers can be, and this was a primary (F103).
