@@ -237,6 +237,11 @@ fn guard(page: &mut Page, status: &NodeStatus) {
         "How often the fencer killed Postgres since it started.",
         guard.kills,
     );
+    page.gauge(
+        "matriarch_watchdog_timeout_seconds",
+        "Without a ping the kernel's watchdog resets the host after so long, 0 if it is not active.",
+        seconds(guard.watchdog.unwrap_or_default()),
+    );
     let last = guard.last.unwrap_or_default();
     page.gauge(
         "matriarch_fencer_kill_time",

@@ -254,6 +254,8 @@ pub struct Guard {
     pub kills: u64,
     /// The last kill, by whichever fencer.
     pub last: Option<Kill>,
+    /// After which time without a ping the kernel's watchdog resets the host, while it is active.
+    pub watchdog: Option<Duration>,
 }
 
 /// What is recorded of a kill at the deadline.

@@ -138,10 +138,6 @@ impl<'a> Walk<'a> {
                 ("is known, but matriarch does not act on it yet", "nothing follows from it on this node")
             }
             Acts::Never(why) => ("has no effect", why),
-            Acts::Withholds if key.path == "watchdog.mode" && !requires_watchdog(&entry.node) => (
-                "asks for a watchdog where there is one, and matriarch does not use it yet",
-                "write off to say that none is meant",
-            ),
             Acts::Withholds if self.document == Document::Bootstrap => (
                 "asks for a safety promise that matriarch cannot keep yet",
                 "a cluster that has this setting gets no leader from matriarch until it can",
@@ -217,10 +213,5 @@ fn says_nothing(node: &Node, key: &Key) -> bool {
             || (matches!(node.shape, Shape::Map(_)) && node.entries().is_empty());
     };
     let off = matches!(key.kind, Kind::Bool | Kind::BoolOr(_)) && quantity::boolean(text) == Some(false);
-    let watchdog_off = key.path == "watchdog.mode" && matches!(text, "disable" | "disabled");
-    off || watchdog_off || (text == key.default && key.path != "watchdog.mode") || text.is_empty()
-}
-
-fn requires_watchdog(node: &Node) -> bool {
-    node.as_text().is_some_and(|text| text.to_ascii_lowercase().starts_with("require"))
+    off || text == key.default || text.is_empty()
 }

@@ -67,6 +67,8 @@ pub struct Watchdog {
     pub device: PathBuf,
     /// Seconds before the lease's end at which it fires; -1: half of ttl.
     pub safety_margin: i64,
+    /// It is no device but a pipe that is told its timeout in writing (`driver: testing`).
+    pub testing: bool,
 }
 
 /// How much of a node's decisions is kept unless `matriarch.recorder.size` says otherwise, in bytes.
@@ -174,7 +176,9 @@ impl Watchdog {
             _ => WatchdogMode::Automatic,
         };
         let device = read::path(tree, "watchdog.device").unwrap_or_else(|| "/dev/watchdog".into());
-        Self { mode, device, safety_margin: read::integer(tree, "watchdog.safety_margin").unwrap_or(5) }
+        let safety_margin = read::integer(tree, "watchdog.safety_margin").unwrap_or(5);
+        let testing = read::text(tree, "watchdog.driver").as_deref() == Some("testing");
+        Self { mode, device, safety_margin, testing }
     }
 }
 

@@ -3,7 +3,7 @@
 //! and nosync, and never takes the leader key.
 
 use crate::effective;
-use crate::{ClusterConfig, NodeConfig, WatchdogMode};
+use crate::{ClusterConfig, NodeConfig};
 
 /// Why this node must only follow; empty if it may lead.
 #[must_use]
@@ -12,9 +12,6 @@ pub fn withheld(node: &NodeConfig, cluster: &ClusterConfig) -> Vec<String> {
     let mut asked = |key: &str, promise: &str| {
         reasons.push(format!("{key} is set, and this version cannot promise that {promise}"));
     };
-    if node.watchdog.mode == WatchdogMode::Required {
-        asked("watchdog.mode: required", "a watchdog stops a frozen leader");
-    }
     if cluster.standby_cluster.is_some() {
         asked("standby_cluster", "the leader follows the other cluster and stays read-only");
     }

@@ -6,6 +6,7 @@
 
 pub mod keep;
 mod open;
+pub mod watchdog;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use crate::fencing::deadline::{Deadline, Now};
 use crate::fencing::record::Fired;
 use crate::fencing::scan::Home;
-use crate::fencing::words::{Order, Report};
+use crate::fencing::words::{Order, Report, Watch};
 
 /// How long an order may take to be confirmed.
 const CONFIRM: Duration = Duration::from_secs(1);
@@ -48,12 +49,23 @@ struct State {
     latest: Option<Deadline>,
     grace: Duration,
     postmaster: Option<(u32, OwnedFd)>,
+    watch: Option<watchdog::Wanted>,
+    /// When a watchdog that is required was last found unusable, and how.
+    refused: Option<(Moment, Watch)>,
+    /// What was said of it last.
+    complained: Option<String>,
 }
 
-/// The fencer is not armed.
+/// Nothing would stop the instance at its deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("matriarch-fencer has not confirmed within {CONFIRM:?} that it is armed")]
-pub struct Unguarded;
+pub enum Unguarded {
+    /// The fencer is not armed.
+    #[error("matriarch-fencer has not confirmed within {CONFIRM:?} that it is armed")]
+    Unarmed,
+    /// The kernel's watchdog is required and not active.
+    #[error("{0}")]
+    Unwatched(String),
+}
 
 impl Default for Fence {
     fn default() -> Self {
@@ -118,7 +130,21 @@ impl Fence {
         let armed =
             |report: &Option<Report>| report.is_some_and(|report| report.armed && report.number >= number);
         let confirmed = tokio::time::timeout(CONFIRM, reports.wait_for(armed)).await;
-        confirmed.map_err(|_| Unguarded)?.map(drop).map_err(|_| Unguarded)
+        confirmed.map_err(|_| Unguarded::Unarmed)?.map_err(|_| Unguarded::Unarmed)?;
+        let required =
+            self.state().watch.as_ref().filter(|wanted| wanted.required).map(|wanted| wanted.patience);
+        let Some(patience) = required else { return Ok(()) };
+        let settled = |report: &Option<Report>| report.is_some_and(|report| report.watch != Watch::Off);
+        // That it stays off until then is told as it is.
+        let _ = tokio::time::timeout(CONFIRM + patience, reports.wait_for(settled)).await;
+        let active = self.reports.borrow().is_some_and(|report| matches!(report.watch, Watch::Active(_)));
+        if active {
+            return Ok(());
+        }
+        let why = self.unwatched();
+        Err(Unguarded::Unwatched(
+            why.unwrap_or_else(|| "watchdog.mode is required, and it is not active".to_owned()),
+        ))
     }
 
     /// What is known of the fencer, for everybody to see.
@@ -138,6 +164,10 @@ impl Fence {
             woke_worst: Duration::from_nanos(said.woke_worst),
             kills: said.kills,
             last,
+            watchdog: match said.watch {
+                Watch::Active(seconds) => Some(Duration::from_secs(seconds)),
+                _ => None,
+            },
         }
     }
 
@@ -152,6 +182,7 @@ impl Fence {
         self.reports.send_replace(Some(report));
         state.link = Some(link);
         state.told = false;
+        state.send(&state.wish(), false);
         if state.wanted.is_some() {
             state.number += 1;
             state.order();

@@ -94,7 +94,7 @@ pub struct Node {
     pub(crate) failures: Complaints,
     /// What must run beside the loop, for as long as it runs.
     background: JoinSet<()>,
-    ways: Ways,
+    pub(crate) ways: Ways,
 }
 
 /// What the operating system told the daemon.

@@ -4,6 +4,7 @@ use coordinator::{Observation, Process, Running, Sender, Slot, Standby, Store, U
 use dcs::{Lsn, Moment, Timeline};
 
 use crate::custody::marker::Work;
+use crate::fence::watchdog;
 use crate::lineage;
 use crate::node::Node;
 use crate::postgres::look::Look;
@@ -15,6 +16,7 @@ const CLEAR: std::time::Duration = std::time::Duration::from_millis(500);
 impl Node {
     /// The world as it is now.
     pub(crate) async fn observe(&mut self) -> Observation {
+        self.want_watchdog();
         let seen = self.seen.borrow().clone();
         let tenure = self.keeper.tenure.borrow().clone();
         if tenure.leading().is_none() {
@@ -66,10 +68,20 @@ impl Node {
         }
     }
 
+    /// The fencer keeps the watchdog that the settings in force ask for.
+    fn want_watchdog(&self) {
+        let (section, cluster) = (&self.settings.node.watchdog, &self.settings.cluster);
+        let clock = self.ways.present().clock();
+        let fence = &self.keeper.flags.fence;
+        fence.watch(watchdog::wanted(section, cluster.ttl, cluster.loop_wait, clock));
+        fence.complain();
+    }
+
     /// What this node is and may be: without a fencer it may not lead.
     pub(crate) fn myself(&self) -> coordinator::Myself {
         let mut myself = self.settings.myself();
         myself.withheld.extend(self.keeper.tenure.borrow().unguarded.clone());
+        myself.withheld.extend(self.keeper.flags.fence.unwatched());
         myself
     }
 

@@ -7,6 +7,8 @@ mod privileges;
 mod sched;
 mod successor;
 mod vigil;
+mod watchdog;
+mod wdioc;
 
 #[path = "../fencing/mod.rs"]
 #[allow(dead_code, reason = "the daemon uses the rest")]

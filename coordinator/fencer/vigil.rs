@@ -1,6 +1,7 @@
 //! The watch itself: one loop over the daemon's socket, the timer and the door. What is in force is in [`Vigil`]; the
 //! deadline is judged after every word of the daemon that has arrived was heard.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -17,10 +18,11 @@ use rustix::time::{
 use crate::fencing::deadline::{Deadline, Now};
 use crate::fencing::kill::{Killed, kill};
 use crate::fencing::record::{FILE, Fired};
-use crate::fencing::scan::Home;
+use crate::fencing::scan::{By, Home, Scan, Stat};
 use crate::fencing::words::{LARGEST, Order, Report};
 use crate::privileges;
 use crate::successor::Door;
+use crate::watchdog::Watchdog;
 
 /// How often an armed fencer measures how late it wakes.
 const SAMPLE: Duration = Duration::from_secs(2);
@@ -38,6 +40,9 @@ const ATTEMPT: Duration = Duration::from_millis(500);
 struct Vigil {
     armed: Option<(Deadline, Home)>,
     postmaster: Option<OwnedFd>,
+    watchdog: Watchdog,
+    /// Processes that outlived their postmaster when it was disarmed: with their start.
+    leftovers: Vec<(u32, u64)>,
     report: Report,
     sample: Moment,
     buffer: Vec<u8>,
@@ -59,7 +64,8 @@ pub fn keep(daemon: OwnedFd) -> io::Result<()> {
         ..Report::default()
     };
     let (sample, buffer) = (Moment::default(), vec![0; LARGEST]);
-    let mut vigil = Vigil { armed: None, postmaster: None, report, sample, buffer };
+    let (watchdog, leftovers) = (Watchdog::default(), Vec::new());
+    let mut vigil = Vigil { armed: None, postmaster: None, watchdog, leftovers, report, sample, buffer };
     let mut daemon = Some(daemon);
     let mut guest = None;
     vigil.tell(daemon.as_ref());
@@ -82,7 +88,8 @@ pub fn keep(daemon: OwnedFd) -> io::Result<()> {
             vigil.tell(daemon.as_ref());
         }
         vigil.judge(daemon.as_ref());
-        if daemon.is_none() && vigil.armed.is_none() {
+        vigil.tend(daemon.as_ref());
+        if daemon.is_none() && vigil.armed.is_none() && !vigil.watchdog.is_open() {
             return Ok(());
         }
     }
@@ -139,6 +146,9 @@ impl Vigil {
             let look = now.boot + (left * CERTAIN / 100).max(NEAR);
             deadline.boot.min(look).min(self.sample)
         });
+        let leaves = (!self.leftovers.is_empty()).then(|| now.boot + AGAIN);
+        let tended = self.watchdog.next(self.armed.as_ref().map(|(deadline, _)| *deadline), now);
+        let next = [next, leaves, tended].into_iter().flatten().min();
         let value = next.map_or(zero, |next| {
             let nanos = i64::try_from(next.0.max(1)).unwrap_or(i64::MAX);
             Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 }
@@ -202,11 +212,15 @@ impl Vigil {
                 self.tell(Some(daemon));
             }
             Order::Disarm { number } => {
+                if self.armed.is_some() {
+                    self.leftovers = self.left_over();
+                }
                 self.armed = None;
                 self.report.number = number;
                 self.tell(Some(daemon));
             }
             Order::Cover => self.postmaster = descriptor,
+            Order::Watch(wish) => self.watchdog.wish(wish),
             // Only the first word of a connection through the door.
             Order::Claim(_) => {}
         }
@@ -216,7 +230,9 @@ impl Vigil {
     fn judge(&mut self, daemon: Option<&OwnedFd>) {
         let Some((deadline, home)) = &self.armed else { return };
         let due = *deadline;
-        if !due.passed(Now::read()) {
+        let now = Now::read();
+        // The kernel's watchdog would fire next, although nothing is left to do but to end the instance.
+        if !due.passed(now) && !self.watchdog.is_about_to_fire(now.boot) {
             return;
         }
         // Whoever is dead forks no more, and this one needs no look at the process table.
@@ -226,6 +242,41 @@ impl Vigil {
         // What cannot be killed yet is tried again, for ever.
         if let Ok(killed) = kill(home, ATTEMPT) {
             self.fired(due, killed, daemon);
+        }
+    }
+
+    /// What is left of an instance whose postmaster is gone. What a living postmaster serves takes no writes, or is
+    /// meant to go on.
+    fn left_over(&self) -> Vec<(u32, u64)> {
+        let (Some((_, home)), Some(postmaster)) = (&self.armed, &self.postmaster) else { return Vec::new() };
+        let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ended =
+            poll(&mut [PollFd::new(postmaster, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0);
+        if !ended || !self.watchdog.is_open() {
+            return Vec::new();
+        }
+        let found = Scan::of(home, By::Path, &BTreeSet::new());
+        let members = found.map(|scan| scan.members).unwrap_or_default();
+        members.into_iter().filter_map(|pid| Some((pid, Stat::read(pid)?.started))).collect()
+    }
+
+    /// Keeps the kernel's watchdog: pinged while armed, switched off when nobody serves clients any more.
+    fn tend(&mut self, daemon: Option<&OwnedFd>) {
+        match &self.armed {
+            Some((deadline, _)) => self.watchdog.keep(*deadline, Now::read()),
+            None => {
+                let is_there = |(pid, started): &(u32, u64)| {
+                    Stat::read(*pid).is_some_and(|stat| stat.started == *started)
+                };
+                self.leftovers.retain(is_there);
+                if self.leftovers.is_empty() {
+                    self.watchdog.close();
+                }
+            }
+        }
+        if self.report.watch != self.watchdog.watch() {
+            self.report.watch = self.watchdog.watch();
+            self.tell(daemon);
         }
     }
 

@@ -47,8 +47,37 @@ pub enum Order {
     },
     /// The postmaster has changed; its pidfd comes along.
     Cover,
+    /// Which watchdog to keep while armed; absent: none.
+    Watch(Option<Wish>),
     /// A later daemon takes over: the first word of a connection through the socket.
     Claim([u8; NONCE]),
+}
+
+/// A watchdog, and how it is to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The device.
+    pub device: PathBuf,
+    /// It is told its timeout in writing, as Patroni's tests do it, because it is no real one.
+    pub testing: bool,
+    /// After how many seconds without a ping it fires.
+    pub timeout: u16,
+    /// The longest timeout that can be kept at all, in seconds.
+    pub limit: u16,
+}
+
+/// How it stands with the watchdog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Watch {
+    /// It is not open.
+    #[default]
+    Off,
+    /// It fires after so many seconds without a ping.
+    Active(u64),
+    /// The device's shortest timeout, in seconds, is too long.
+    TooLong(u64),
+    /// It cannot be used: the number of the system's error.
+    Failed(i32),
 }
 
 /// What the fencer says: after every order with a number, and when it has killed.
@@ -80,6 +109,8 @@ pub struct Report {
     pub realtime: bool,
     /// The kernel does not choose it when memory runs out.
     pub spared: bool,
+    /// The watchdog.
+    pub watch: Watch,
 }
 
 impl Order {
@@ -101,6 +132,12 @@ impl Order {
             }
             Self::Disarm { number } => message(b'D', &[*number]),
             Self::Cover => message(b'C', &[]),
+            Self::Watch(None) => message(b'W', &[]),
+            Self::Watch(Some(Wish { device, testing, timeout, limit })) => {
+                let mut message = message(b'W', &[(*testing).into(), (*timeout).into(), (*limit).into()]);
+                message.extend(device.as_os_str().as_bytes());
+                message
+            }
             Self::Claim(nonce) => [b"S".as_slice(), nonce.as_slice()].concat(),
         }
     }
@@ -123,6 +160,14 @@ impl Order {
             b'E' => Some(Self::Extend { number: take(&mut rest)?, deadline: take_deadline(&mut rest)? }),
             b'D' => take(&mut rest).map(|number| Self::Disarm { number }),
             b'C' => Some(Self::Cover),
+            b'W' if rest.is_empty() => Some(Self::Watch(None)),
+            b'W' => {
+                let testing = take(&mut rest)? == 1;
+                let (timeout, limit) = (take(&mut rest)?, take(&mut rest)?);
+                let (timeout, limit) = (timeout.try_into().ok()?, limit.try_into().ok()?);
+                let device = PathBuf::from(OsString::from_vec(rest.to_vec()));
+                Some(Self::Watch(Some(Wish { device, testing, timeout, limit })))
+            }
             b'S' => rest.try_into().ok().map(Self::Claim),
             _ => None,
         }
@@ -132,6 +177,12 @@ impl Order {
 impl Report {
     /// As a message.
     pub fn encode(&self) -> Vec<u8> {
+        let (watch, value) = match self.watch {
+            Watch::Off => (0, 0),
+            Watch::Active(seconds) => (1, seconds),
+            Watch::TooLong(seconds) => (2, seconds),
+            Watch::Failed(error) => (3, u64::from(error.unsigned_abs())),
+        };
         let numbers = [
             self.number,
             self.pid.into(),
@@ -146,6 +197,8 @@ impl Report {
             self.locked.into(),
             self.realtime.into(),
             self.spared.into(),
+            watch,
+            value,
         ];
         message(b'R', &numbers)
     }
@@ -168,6 +221,13 @@ impl Report {
             locked: take(rest)? == 1,
             realtime: take(rest)? == 1,
             spared: take(rest)? == 1,
+            // A fencer of an earlier version knows no watchdog.
+            watch: match (take(rest).unwrap_or(0), take(rest).unwrap_or(0)) {
+                (1, seconds) => Watch::Active(seconds),
+                (2, seconds) => Watch::TooLong(seconds),
+                (3, error) => Watch::Failed(i32::try_from(error).unwrap_or(libc::EIO)),
+                _ => Watch::Off,
+            },
         })
     }
 }
@@ -210,13 +270,20 @@ mod tests {
             Order::Disarm { number: 9 },
             Order::Cover,
             Order::Claim([7; NONCE]),
+            Order::Watch(None),
+            Order::Watch(Some(Wish { device: "/dev/wd".into(), testing: true, timeout: 15, limit: 17 })),
         ];
         for order in orders {
             assert_eq!(Order::decode(&order.encode()), Some(order));
         }
         let report =
             Report { pid: 5, armed: true, epoch: Epoch(3), gone: 12, spared: true, ..Report::default() };
-        assert_eq!(Report::decode(&report.encode()), Some(report));
+        for watch in [Watch::Off, Watch::Active(15), Watch::TooLong(60), Watch::Failed(13)] {
+            let report = Report { watch, ..report };
+            assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+        let earlier = report.encode();
+        assert_eq!(Report::decode(&earlier[..earlier.len() - 16]), Some(report));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use dcs::{Epoch, Moment};
 use fencing::deadline::{Deadline, Now};
 use fencing::record::Fired;
 use fencing::scan::Home;
-use fencing::words::{LARGEST, Order, Report};
+use fencing::words::{LARGEST, Order, Report, Watch, Wish};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -300,6 +300,16 @@ fn one_successor_takes_over() {
     assert!(dummy.alive().is_empty());
 }
 
+/// Says it and hands a process's handle over.
+fn say_with(socket: &OwnedFd, order: &Order, handle: &OwnedFd) {
+    let handles = [handle.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&handles)));
+    let message = order.encode();
+    sendmsg(socket, &[std::io::IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).unwrap();
+}
+
 /// With a postmaster's pidfd it need not be found first.
 #[test]
 fn a_postmaster_comes_by_its_handle() {
@@ -311,12 +321,144 @@ fn a_postmaster_comes_by_its_handle() {
     let home = Home::known(b"nobody".to_vec(), "/nonexistent".into(), None);
     fencer.number += 1;
     let order = Order::Arm { number: 1, deadline: within(7, Duration::from_millis(200)), home };
-    let handles = [handle.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(SendAncillaryMessage::ScmRights(&handles)));
-    let message = order.encode();
-    sendmsg(&fencer.socket, &[std::io::IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    say_with(&fencer.socket, &order, &handle);
     fencer.hear_until(|report| report.kills == 1);
     assert!(!dummy.root.wait().unwrap().success());
+}
+
+/// A pipe in place of a watchdog device, as Patroni's tests have it: what was written is read.
+struct Pipe {
+    path: PathBuf,
+    end: fs::File,
+    said: String,
+}
+
+impl Pipe {
+    fn make(dir: &Path) -> Self {
+        let path = dir.join("watchdog");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        // For reading and writing, so that it never ends.
+        let end = fs::File::options().read(true).write(true).open(&path).unwrap();
+        rustix::io::ioctl_fionbio(&end, true).unwrap();
+        Self { path, end, said: String::new() }
+    }
+
+    fn wish(&self, timeout: u16) -> Order {
+        Order::Watch(Some(Wish { device: self.path.clone(), testing: true, timeout, limit: timeout }))
+    }
+
+    /// All that was ever written to it.
+    fn read(&mut self) -> &str {
+        let mut buffer = [0; 4096];
+        while let Ok(read) = std::io::Read::read(&mut self.end, &mut buffer) {
+            self.said.push_str(str::from_utf8(&buffer[..read]).unwrap());
+        }
+        &self.said
+    }
+}
+
+/// P214, reliability.md §6.4: pinged for every deadline, never so that it could fire after it; F37: not by a fencer that
+/// is frozen; B07: switched off although nothing of the instance is left.
+#[test]
+fn the_watchdog_is_pinged_only_as_far_as_it_fires_before_the_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pipe = Pipe::make(dir.path());
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    fencer.say(&pipe.wish(30));
+    fencer.arm(&dummy, within(7, Duration::from_secs(20)));
+    assert_eq!(pipe.read(), "", "it would fire after the deadline");
+
+    fencer.extend(within(7, Duration::from_secs(900)));
+    assert_eq!(fencer.hear_until(|report| report.watch != Watch::Off).watch, Watch::Active(30));
+    wait("a ping", || pipe.read() == "Ctimeout=30\n1");
+    fencer.extend(within(7, Duration::from_secs(901)));
+    wait("a ping for the new deadline", || pipe.read() == "Ctimeout=30\n11");
+    // Another timeout, in force at once.
+    fencer.say(&pipe.wish(40));
+    fencer.hear_until(|report| report.watch == Watch::Active(40));
+    assert!(pipe.read().contains("Ctimeout=40\n"));
+
+    let pid = Pid::from_raw(fencer.child.id().cast_signed()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let before = pipe.read().to_owned();
+    fencer.extend(within(7, Duration::from_secs(902)));
+    std::thread::park_timeout(Duration::from_millis(500));
+    assert_eq!(pipe.read(), before, "nobody pings for a frozen fencer");
+    kill_process(pid, Signal::CONT).unwrap();
+    wait("the ping afterwards", || pipe.read().len() > before.len());
+
+    drop(dummy);
+    fencer.say(&Order::Disarm { number: 99 });
+    assert_eq!(fencer.hear_until(|report| report.watch == Watch::Off).number, 99);
+    assert!(pipe.read().ends_with('V'), "{}", pipe.read());
+    assert_eq!(pipe.read().matches('V').count(), 1);
+}
+
+/// At the end of the lease the instance is ended before the watchdog would reset the host, which is then not needed.
+#[test]
+fn the_instance_ends_before_the_watchdog_fires() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pipe = Pipe::make(dir.path());
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    fencer.say(&pipe.wish(1));
+    let deadline = within(7, Duration::from_secs(3));
+    fencer.arm(&dummy, deadline);
+    // Without a new deadline it goes on pinging, for as long as it may.
+    let killed = fencer.hear_until(|report| report.kills == 1);
+    assert!(nanos(killed.gone) < Duration::from_secs(2) && dummy.alive().is_empty());
+    let told = fencer.hear_until(|report| report.watch == Watch::Off);
+    assert!(!told.armed);
+    let said = pipe.read().to_owned();
+    assert!(said.starts_with("Ctimeout=1\n1") && said.ends_with('V'), "{said}");
+}
+
+/// B06: the postmaster is gone and a backend is not: the watchdog stays, unpinged, until that has ended too.
+#[test]
+fn the_watchdog_stays_while_something_may_serve_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pipe = Pipe::make(dir.path());
+    let (mut dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    // A "backend": it runs the server's program in a session of its own.
+    let backend = Command::new("setsid")
+        .args([dir.path().join("postgres").as_os_str(), "-c".as_ref(), "echo; /bin/sleep 1000; :".as_ref()])
+        .current_dir(&dummy.dir)
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut backend = backend.unwrap();
+    BufReader::new(backend.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    fencer.say(&pipe.wish(30));
+    fencer.arm(&dummy, within(7, Duration::from_secs(900)));
+    let root =
+        pidfd_open(Pid::from_raw(dummy.root.id().cast_signed()).unwrap(), PidfdFlags::empty()).unwrap();
+    say_with(&fencer.socket, &Order::Cover, &root);
+    fencer.hear_until(|report| report.watch == Watch::Active(30));
+    dummy.root.kill().unwrap();
+    dummy.root.wait().unwrap();
+    fencer.say(&Order::Disarm { number: 99 });
+    fencer.hear_until(|report| report.number == 99);
+    let before = pipe.read().to_owned();
+    std::thread::park_timeout(Duration::from_millis(500));
+    assert_eq!(pipe.read(), before, "neither pinged nor switched off");
+    for pid in dummy.alive() {
+        let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+    }
+    backend.wait().unwrap();
+    fencer.hear_until(|report| report.watch == Watch::Off);
+    wait("the end of the watch", || pipe.read().ends_with('V'));
+}
+
+/// P213: a device that is not there, or that nobody reads, is told, and the guard goes on without it.
+#[test]
+fn a_watchdog_that_cannot_be_opened_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    let device = dir.path().join("nothing");
+    fencer.say(&Order::Watch(Some(Wish { device: device.clone(), testing: false, timeout: 5, limit: 5 })));
+    fencer.arm(&dummy, within(7, Duration::from_secs(900)));
+    let told = fencer.hear_until(|report| report.watch != Watch::Off);
+    assert_eq!((told.watch, told.armed), (Watch::Failed(libc::ENOENT), true));
+    // A file is no watchdog: it takes no timeout.
+    fs::write(&device, "").unwrap();
+    let told = fencer.hear_until(|report| report.watch != Watch::Failed(libc::ENOENT));
+    assert_eq!(told.watch, Watch::Failed(libc::ENOTTY));
 }

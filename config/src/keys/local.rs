@@ -242,18 +242,21 @@ pub(super) const KEYS: &[Key] = &[
         "watchdog.mode",
         Kind::BoolOr(&["automatic", "required", "require", "auto", "disable", "disabled"]),
         "automatic",
-        "Whether leading needs a watchdog device.",
-    )
-    .withholds(),
-    key("watchdog.device", Kind::Path, "/dev/watchdog", "The watchdog device.").later(),
+        "Whether the kernel's watchdog is used (automatic: if there is one), and whether leading needs it.",
+    ),
+    key("watchdog.device", Kind::Path, "/dev/watchdog", "The watchdog device."),
     key(
         "watchdog.safety_margin",
         Kind::Integer(-1, i64::MAX),
         "5",
-        "Seconds before the lease's end at which the watchdog fires.",
-    )
-    .later(),
-    key("watchdog.driver", Kind::Text, "default", "The driver of the device.").later(),
+        "Seconds before the lease's end at which the watchdog fires; -1 is half of ttl.",
+    ),
+    key(
+        "watchdog.driver",
+        Kind::OneOf(&["default", "testing"]),
+        "default",
+        "What the device is; testing is a pipe, for tests.",
+    ),
     // Tags.
     key("tags.nofailover", Kind::Bool, "off", "Never make this node leader."),
     key("tags.failover_priority", ANY_INTEGER, "1", "Preference as leader among equals; 0 and below: never."),

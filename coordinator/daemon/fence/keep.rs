@@ -160,6 +160,7 @@ async fn listen(fence: &Fence, post: &Post, mouth: &UnixDatagram, mut last: Repo
         let Ok(said @ 1..) = said else { return "has ended" };
         let Some(report) = buffer.get(..said).and_then(Report::decode) else { continue };
         heard = Moment::now();
+        fence.note(last.watch, report.watch);
         if report.kills > last.kills {
             tracing::error!("{}", shot(&report));
         }
