@@ -13,6 +13,7 @@ pub mod haproxy;
 pub mod http;
 pub mod live;
 pub mod load;
+pub mod model;
 pub mod net;
 pub mod node;
 pub mod packages;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos::{Program, Store, bench, demo, live, load, process, relay, replay, report, setup};
+use chaos::{Program, Store, bench, demo, live, load, model, process, relay, replay, report, setup};
 use clap::{Parser, Subcommand};
 
 /// Clusters on one machine, to show, to measure and to break.
@@ -58,6 +58,8 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         show: usize,
     },
+    /// Checks the laws of the cluster in every order of events, up to a bound.
+    Model(model::command::Order),
     /// Asks one HTTP path as fast as it can, and prints how fast that was.
     #[command(hide = true)]
     Load {
@@ -156,6 +158,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             done = bench(program, store, runs, write) => done,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything is being stopped"),
         }?,
+        Command::Model(order) => model::command::run(&order)?,
         Command::Load { server, path, connections, seconds } => {
             let load = load::run(server, &path, connections, Duration::from_secs(seconds)).await;
             println!("{}", serde_json::to_string(&load)?);
