@@ -6,7 +6,7 @@ use super::canon::stamps;
 use super::moment::NOW;
 use super::planted::Fault;
 use super::state::{
-    Control, Cut, Daemon, Dir, Law, Memory, NODES, Names, Node, Process, Server, State, Wished, Work,
+    Control, Cut, Daemon, Dir, Law, Memory, NODES, Names, Node, Process, Records, Server, State, Wished, Work,
 };
 
 /// One event.
@@ -50,6 +50,8 @@ pub enum Action {
     Freeze(u8),
     /// It goes on.
     Thaw(u8),
+    /// A daemon keeps the view that it has for a while.
+    Lag(u8),
     /// A host is cut off.
     CutOff(u8, Cut),
     /// It is not any more.
@@ -100,6 +102,21 @@ impl State {
     #[must_use]
     pub fn linked(&self, one: usize, other: usize) -> bool {
         self.node(one).cut != Cut::All && self.node(other).cut != Cut::All
+    }
+
+    /// The newest view that a node has.
+    #[must_use]
+    pub fn view(&self, node: usize) -> Option<Records> {
+        let kept = self.node(node).daemon.and_then(|daemon| daemon.view);
+        kept.or_else(|| self.connected(node).then_some(self.store.records))
+    }
+
+    /// From now on the view of a node is the one that it has now.
+    fn keeps_view(&mut self, node: usize) {
+        let view = self.view(node);
+        if let Some(daemon) = &mut self.node_mut(node).daemon {
+            daemon.view = view;
+        }
     }
 
     /// Notes that a law was broken.
@@ -193,8 +210,7 @@ impl Model {
                     continue;
                 }
                 actions.push(Action::Turn { node, stale: false, swapped, lost: false });
-                let old = daemon.view.is_some_and(|view| view != state.store.records);
-                if old && host.cut == Cut::No {
+                if daemon.view.is_some() && host.cut == Cut::No {
                     actions.push(Action::Turn { node, stale: true, swapped, lost: false });
                 }
                 if left.lost > 0 && host.cut == Cut::No {
@@ -204,6 +220,9 @@ impl Model {
             if let Some(job) = daemon.job {
                 let must = matches!(job.work, Work::Promote(..) | Work::RestartInPlace(_));
                 actions.push(if must && !job.proven { Action::Prove(node) } else { Action::Finish(node) });
+            }
+            if left.lags > 0 && host.cut == Cut::No && daemon.view.is_none() {
+                actions.push(Action::Lag(node));
             }
             if left.pauses > 0 && daemon.held.is_some() {
                 actions.push(Action::Freeze(node));
@@ -276,12 +295,18 @@ impl Model {
             Action::Freeze(node) | Action::Thaw(node) => {
                 let stops = matches!(action, Action::Freeze(_));
                 next.left.pauses -= u8::from(stops);
+                next.keeps_view(usize::from(node));
                 if let Some(daemon) = &mut next.node_mut(usize::from(node)).daemon {
                     daemon.frozen = stops;
                 }
             }
+            Action::Lag(node) => {
+                next.left.lags -= 1;
+                next.keeps_view(usize::from(node));
+            }
             Action::CutOff(node, from) => {
                 next.left.cuts -= 1;
+                next.keeps_view(usize::from(node));
                 next.node_mut(usize::from(node)).cut = from;
             }
             Action::Heal(node) => next.node_mut(usize::from(node)).cut = Cut::No,
@@ -312,6 +337,8 @@ impl Model {
             let mut alive = false;
             if let Some(daemon) = &mut host.daemon {
                 alive = !daemon.frozen && connected;
+                // Old answers count as none: whoever needs one asks again.
+                daemon.peers = [None; NODES];
                 if let Some(setback) = &mut daemon.memory.setback {
                     setback.hot = false;
                 }

@@ -31,8 +31,19 @@ fn tidy(state: &mut State) {
     if state.store.flight.is_some_and(|late| state.store.records.sync.map(|sync| sync.revision) != Some(late.revision)) {
         state.store.flight = None;
     }
+    let records = state.store.records;
     for node in &mut state.nodes {
+        let connected = node.cut == Cut::No;
+        if let Some(daemon) = &mut node.daemon {
+            if connected && daemon.view == Some(records) {
+                daemon.view = None;
+            }
+            forget(daemon, &records);
+        }
         let server = &mut node.server;
+        // Answers of before a tick are gone, so of an end of before nothing is older.
+        server.crashed = server.crashed.filter(|at| at.is_fresh());
+        server.down = server.down.filter(|at| at.is_fresh());
         if server.process != Process::Up {
             (server.waiting, server.stale) = (0, [None; 2]);
             server.names = server.file;
@@ -47,6 +58,45 @@ fn tidy(state: &mut State) {
         if node.daemon.is_none() && node.cut != Cut::No && server.process == Process::Gone {
             node.cut = Cut::No;
         }
+    }
+}
+
+/// A daemon's notes about reigns and requests that are over: epochs do not come again, and equality is all that they are
+/// compared for.
+fn forget(daemon: &mut Daemon, present: &Records) {
+    let view = daemon.view.unwrap_or(*present);
+    let reigns = [view.leader.map(|key| key.epoch), present.leader.map(|key| key.epoch)];
+    let reigns = [reigns[0], reigns[1], daemon.held.map(|held| held.epoch)];
+    let over = |reign: Rev| !reigns.contains(&Some(reign));
+    if over(daemon.released) {
+        daemon.released = 0;
+    }
+    if daemon.view.is_none() {
+        daemon.written = 0;
+    }
+    daemon.history = daemon.history.filter(|history| !over(history.epoch));
+    let memory = &mut daemon.memory;
+    if over(memory.checkpointed) {
+        memory.checkpointed = 0;
+    }
+    memory.compared = memory.compared.filter(|(_, reign)| !over(*reign));
+    memory.diverged = memory.diverged.filter(|(_, reign, _)| !over(*reign));
+    memory.in_force = memory.in_force.filter(|force| !over(force.epoch));
+    let asked = |revision: Rev| [view, *present].iter().any(|view| view.failover.is_some_and(|wished| wished.revision == revision));
+    memory.weighed = memory.weighed.filter(|(revision, _)| asked(*revision));
+    if !asked(memory.abandoned) {
+        memory.abandoned = 0;
+    }
+    // The pauses that these bound are shorter than a tick.
+    memory.released_at = memory.released_at.filter(|at| at.is_fresh());
+    memory.read = memory.read.filter(|(at, _)| at.is_fresh());
+    if let Some((_, revision)) = &mut memory.read
+        && *revision != view.revision
+    {
+        *revision = 0;
+    }
+    if memory.settled {
+        memory.listed_since = None;
     }
 }
 

@@ -5,6 +5,7 @@ use anyhow::bail;
 use super::check::{Found, Reach, check};
 use super::planted::PLANTED;
 use super::reach::liveness;
+use super::state::Left;
 use super::{BOUNDS, Mode, Model};
 
 /// What to check.
@@ -28,6 +29,9 @@ pub struct Order {
     /// Look backwards instead, over so many states: can a primary be admitted again from everywhere?
     #[arg(long)]
     liveness: Option<usize>,
+    /// What may happen: crashes, pauses, hosts cut off, writes, switchovers, lost answers, late views, reigns after the first.
+    #[arg(long, value_delimiter = ',', num_args = 1)]
+    bounds: Option<Vec<u8>>,
     /// Print the table of steps asked of each kind of local server.
     #[arg(long)]
     table: bool,
@@ -46,7 +50,7 @@ pub fn run(order: &Order) -> anyhow::Result<()> {
     let modes = order.sync.map_or(MODES.to_vec(), |mode| vec![mode]);
     let mut sound = true;
     for mode in modes {
-        let model = Model::new(mode, BOUNDS, None);
+        let model = Model::new(mode, bounds(order), None);
         if let Some(states) = order.liveness {
             sound &= backwards(&model, mode, states);
             continue;
@@ -62,6 +66,15 @@ pub fn run(order: &Order) -> anyhow::Result<()> {
         bail!("a law is broken, or somebody is stuck: see above");
     }
     Ok(())
+}
+
+fn bounds(order: &Order) -> Left {
+    match order.bounds.as_deref() {
+        Some(&[crashes, pauses, cuts, writes, switchovers, lost, lags, reigns]) => {
+            Left { crashes, pauses, cuts, writes, switchovers, lost, lags, reigns }
+        }
+        _ => BOUNDS,
+    }
 }
 
 fn tell(model: &Model, mode: Mode, found: &Found) -> bool {

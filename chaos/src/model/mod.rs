@@ -79,8 +79,8 @@ pub struct Model {
 }
 
 /// The bounds of the issue: two crashes, one pause, two reigns after the first, three writes; one host cut off, one
-/// switchover, one lost answer.
-pub const BOUNDS: Left = Left { crashes: 2, pauses: 1, cuts: 1, writes: 3, switchovers: 1, lost: 1, reigns: 2 };
+/// switchover, one lost answer, one late view.
+pub const BOUNDS: Left = Left { crashes: 2, pauses: 1, cuts: 1, writes: 3, switchovers: 1, lost: 1, lags: 1, reigns: 2 };
 
 /// The last position that fits into a state.
 const LAST: u8 = 14;

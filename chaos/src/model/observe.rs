@@ -185,7 +185,7 @@ impl Model {
             },
             settings: Arc::clone(&self.settings),
             store: Store {
-                view: daemon.view.map(|records| Arc::new(view(&records, cast))),
+                view: state.view(node).map(|records| Arc::new(view(&records, cast))),
                 reachable: state.connected(node),
                 seen: now,
             },

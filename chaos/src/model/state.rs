@@ -47,6 +47,8 @@ pub struct Left {
     pub switchovers: u8,
     /// Writes to the store whose answer is lost.
     pub lost: u8,
+    /// Views that are late.
+    pub lags: u8,
     /// Reigns after the first.
     pub reigns: u8,
 }
@@ -289,7 +291,7 @@ pub enum Names {
 pub struct Daemon {
     /// It is stopped, its lease thread too.
     pub frozen: bool,
-    /// The newest view.
+    /// The view that it has, if that is not the store's present one.
     pub view: Option<Records>,
     /// The leader lease.
     pub held: Option<Held>,

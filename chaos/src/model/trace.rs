@@ -69,11 +69,14 @@ impl Model {
     }
 
     fn judged(&self, state: &State, node: usize, stale: bool, cast: &Cast) -> String {
-        let Some(mut daemon) = state.node(node).daemon else { return "it is gone".to_owned() };
-        if state.connected(node) && !stale {
-            daemon.view = Some(state.store.records);
+        let mut state = *state;
+        let connected = state.connected(node);
+        let Some(daemon) = &mut state.node_mut(node).daemon else { return "it is gone".to_owned() };
+        if connected && !stale {
+            daemon.view = None;
         }
-        let seen = self.believe(self.observe(state, node, &daemon, cast), cast);
+        let daemon = *daemon;
+        let seen = self.believe(self.observe(&state, node, &daemon, cast), cast);
         let decision = decide(&seen, &past(&daemon.memory, cast));
         let steps: Vec<String> = decision.steps.iter().map(ToString::to_string).collect();
         format!("{} [{}] (named {})", decision.because, steps.join("; "), cast.name(node))

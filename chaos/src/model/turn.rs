@@ -35,11 +35,10 @@ impl Model {
     /// One turn of one node; nothing if there is no such turn.
     pub(super) fn turn(&self, next: &mut State, at: usize, stale: bool, swapped: bool, lost: bool) -> Option<()> {
         let cast = Cast::seen_by(at, swapped);
-        let records = next.store.records;
         let connected = next.connected(at);
         let daemon = next.node_mut(at).daemon.as_mut()?;
         if connected && !stale {
-            daemon.view = Some(records);
+            daemon.view = None;
         }
         let seen = *daemon;
         let observation = self.believe(self.observe(next, at, &seen, cast), cast);
@@ -307,7 +306,7 @@ fn ask(turn: &mut Turn<'_>, names: &BTreeSet<NodeName>) {
 
 fn read_lineage(turn: &mut Turn<'_>, of: &NodeName) {
     let other = usize::from(turn.cast.id(of.as_str()));
-    let view = turn.next.node(turn.at).daemon.and_then(|daemon| daemon.view);
+    let view = turn.next.view(turn.at);
     let (Some(key), true) = (view.and_then(|view| view.leader), other < NODES) else { return };
     let server = turn.next.node(other).server;
     if !turn.next.linked(turn.at, other) || server.process != Process::Up {
