@@ -451,7 +451,8 @@ fn reload(server: &mut Server) {
 
 fn arrive(next: &mut State) {
     let Some(mut late) = next.store.flight.take() else { return };
-    if next.store.records.sync.map(|sync| sync.revision) == Some(late.revision) {
+    // Only a planted fault leaves a write without its guard.
+    if late.revision == 0 || next.store.records.sync.map(|sync| sync.revision) == Some(late.revision) {
         next.store.records.revision += 1;
         late.revision = next.store.records.revision;
         next.store.records.sync = Some(late);

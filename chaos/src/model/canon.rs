@@ -28,7 +28,8 @@ pub fn canonical(mut state: State) -> (State, [u8; 3]) {
 
 /// What nobody will ever read is nothing.
 fn tidy(state: &mut State) {
-    if state.store.flight.is_some_and(|late| state.store.records.sync.map(|sync| sync.revision) != Some(late.revision)) {
+    let found = state.store.records.sync.map(|sync| sync.revision);
+    if state.store.flight.is_some_and(|late| late.revision > 0 && found != Some(late.revision)) {
         state.store.flight = None;
     }
     let records = state.store.records;

@@ -18,6 +18,8 @@ pub struct Reach {
     pub threads: usize,
     /// At most this long.
     pub limit: Option<Duration>,
+    /// End as soon as this law is broken; absent: any.
+    pub until: Option<&'static str>,
 }
 
 /// What a run found.
@@ -46,7 +48,7 @@ pub struct Found {
 pub fn check(model: &Model, reach: Reach) -> Found {
     #[allow(clippy::disallowed_methods, reason = "this measures the checker, nothing in the model waits for it")]
     let began = Instant::now();
-    let laws = LAWS.into_iter().collect();
+    let laws = LAWS.into_iter().filter(|law| reach.until.is_none_or(|until| until == *law)).collect();
     let mut builder = model.clone().checker().threads(reach.threads.max(1)).finish_when(HasDiscoveries::AnyOf(laws));
     if let Some(depth) = reach.depth {
         builder = builder.target_max_depth(depth);

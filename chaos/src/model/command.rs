@@ -55,7 +55,7 @@ pub fn run(order: &Order) -> anyhow::Result<()> {
             sound &= backwards(&model, mode, states);
             continue;
         }
-        let reach = Reach { states: order.states, depth: order.depth, threads: order.threads, limit: None };
+        let reach = Reach { states: order.states, depth: order.depth, threads: order.threads, limit: None, until: None };
         let found = check(&model, reach);
         sound &= tell(&model, mode, &found);
         if order.table {
@@ -115,7 +115,7 @@ fn planted(threads: usize) -> anyhow::Result<()> {
     let mut caught = 0;
     for (fault, mode, left, law) in PLANTED {
         let model = Model::new(mode, left, Some(fault));
-        let reach = Reach { states: 6_000_000, depth: None, threads, limit: None };
+        let reach = Reach { states: 6_000_000, depth: None, threads, limit: None, until: Some(law) };
         let found = check(&model, reach);
         let by: Vec<&str> = found.broken.iter().map(|(law, _)| *law).collect();
         let steps = found.broken.iter().map(|(_, actions)| actions.len()).min().unwrap_or(0);

@@ -34,7 +34,7 @@ pub enum Fault {
     QuorumForgotten,
     /// A leader takes a list for one that is in force and settled that its server has not read yet.
     ListAssumed,
-    /// The record is written whoever has changed it meanwhile.
+    /// A late write of the record replaces whatever is there.
     GuardIgnored,
     /// The mark of an interrupted rewind is not seen.
     MarkForgotten,
@@ -57,16 +57,22 @@ pub const PLANTED: [(Fault, Mode, Left, &str); 14] = [
     (Fault::EpochReused, Mode::Off, Left { crashes: 1, ..NONE }, law::EPOCH),
     (Fault::NobodyWaits, Mode::On, Left { writes: 1, ..NONE }, law::CANDIDATES),
     (Fault::RecordForgotten, Mode::On, Left { crashes: 1, writes: 1, ..NONE }, law::NOTHING_LOST),
-    (Fault::QuorumForgotten, Mode::Quorum, Left { crashes: 1, writes: 1, ..NONE }, law::NOTHING_LOST),
+    (Fault::QuorumForgotten, Mode::Quorum, Left { crashes: 2, writes: 1, ..NONE }, law::NOTHING_LOST),
     (Fault::ListAssumed, Mode::On, Left { cuts: 1, writes: 1, ..NONE }, law::CANDIDATES),
-    (Fault::GuardIgnored, Mode::On, Left { pauses: 1, crashes: 1, writes: 1, ..NONE }, law::CANDIDATES),
-    (Fault::MarkForgotten, Mode::Off, Left { crashes: 2, writes: 1, ..NONE }, law::TOXIC),
+    (Fault::GuardIgnored, Mode::On, Left { cuts: 1, lost: 1, writes: 1, ..NONE }, law::CANDIDATES),
+    (Fault::MarkForgotten, Mode::Off, NONE, law::TOXIC),
     (Fault::TwinTimelines, Mode::Off, Left { crashes: 2, reigns: 2, ..NONE }, law::HISTORY),
     (Fault::ReleaseEarly, Mode::Off, NONE, law::RELEASE),
     (Fault::ClusterDenied, Mode::Off, NONE, law::KNOWN),
 ];
 
 impl Fault {
+    /// Whether it shows soonest in a cluster that has only just begun to wait for standbys.
+    #[must_use]
+    pub fn is_early(self) -> bool {
+        self == Self::GuardIgnored
+    }
+
     /// What it makes a node believe.
     pub(super) fn distorts(self, seen: &mut Observation, _cast: &Cast) {
         let follows = !seen.is_primary();

@@ -5,6 +5,7 @@ use config::{ClusterConfig, SynchronousMode};
 use super::act::Action;
 use super::canon::canonical;
 use super::moment::TTL;
+use super::planted::Fault;
 use super::state::{
     Control, Cut, Daemon, Dir, Ghost, Held, Key, MINTS, Mint, NODES, Names, Node, Process, Records, Server, State, Store,
 };
@@ -37,7 +38,8 @@ impl Model {
     pub fn begins(&self) -> State {
         let sound = Self { planted: None, table: std::sync::Arc::default(), ..self.clone() };
         let (mut state, _) = canonical(sound.newborn());
-        for _ in 0..ROUNDS {
+        let rounds = if self.planted.is_some_and(Fault::is_early) { 0 } else { ROUNDS };
+        for _ in 0..rounds {
             for action in sound.choices(&state) {
                 let quiet = matches!(
                     action,
@@ -53,7 +55,16 @@ impl Model {
                 }
             }
         }
-        state
+        self.spoil(&mut state);
+        canonical(state).0
+    }
+
+    /// Where a planted fault shows soonest.
+    fn spoil(&self, state: &mut State) {
+        let follower = state.nodes.iter_mut().find(|node| !node.server.primary);
+        if let (Some(Fault::MarkForgotten), Some(node)) = (self.planted, follower) {
+            (node.server.dir, node.server.process) = (Dir::Toxic, Process::Gone);
+        }
     }
 
     fn newborn(&self) -> State {

@@ -197,11 +197,12 @@ impl Model {
         };
         let found = turn.next.store.records.sync.map_or(0, |sync| sync.revision);
         if turn.loses() {
-            turn.next.store.flight = Some(record);
+            let unguarded = self.planted == Some(Fault::GuardIgnored);
+            turn.next.store.flight = Some(if unguarded { Sync { revision: 0, ..record } } else { record });
             turn.daemon(|daemon| daemon.doubtful = true);
             return Err(Failed);
         }
-        if found != guard && self.planted != Some(Fault::GuardIgnored) {
+        if found != guard {
             turn.daemon(|daemon| daemon.doubtful = false);
             return Err(Failed);
         }
