@@ -160,7 +160,6 @@ impl Model {
         if !able || !self.leads_in(next.node(at).daemon, epoch) {
             return false;
         }
-        let above = if self.planted == Some(Fault::TwinTimelines) { 0 } else { above };
         let Some(mint) = next.make(&server, above) else { return false };
         Self::is_entitled(next, at, epoch);
         let server = next.server(at);

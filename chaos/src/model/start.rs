@@ -7,7 +7,7 @@ use super::canon::canonical;
 use super::moment::TTL;
 use super::planted::Fault;
 use super::state::{
-    Control, Cut, Daemon, Dir, Ghost, Held, Key, MINTS, Mint, NODES, Names, Node, Process, Records, Server, State, Store,
+    Control, Cut, Daemon, Dir, Ghost, Held, Key, MINTS, Mint, NODES, Names, Node, Process, Records, Server, State, Store, Sync,
 };
 use super::{Mode, Model};
 
@@ -38,8 +38,7 @@ impl Model {
     pub fn begins(&self) -> State {
         let sound = Self { planted: None, table: std::sync::Arc::default(), ..self.clone() };
         let (mut state, _) = canonical(sound.newborn());
-        let rounds = if self.planted.is_some_and(Fault::is_early) { 0 } else { ROUNDS };
-        for _ in 0..rounds {
+        for _ in 0..ROUNDS {
             for action in sound.choices(&state) {
                 let quiet = matches!(
                     action,
@@ -59,11 +58,43 @@ impl Model {
         canonical(state).0
     }
 
-    /// Where a planted fault shows soonest.
+    /// Where a planted fault shows soonest: something has happened already.
     fn spoil(&self, state: &mut State) {
-        let follower = state.nodes.iter_mut().find(|node| !node.server.primary);
-        if let (Some(Fault::MarkForgotten), Some(node)) = (self.planted, follower) {
-            (node.server.dir, node.server.process) = (Dir::Toxic, Process::Gone);
+        let leader = state.nodes.iter().position(|node| node.server.primary).unwrap_or(0);
+        let followers: Vec<usize> = (0..NODES).filter(|node| *node != leader).collect();
+        let listed = |state: &State, node: &&usize| {
+            state.store.records.sync.is_some_and(|sync| sync.standbys & (1 << **node) != 0)
+        };
+        match self.planted {
+            Some(Fault::MarkForgotten) => {
+                let server = state.server(*followers.first().unwrap_or(&0));
+                (server.dir, server.process) = (Dir::Toxic, Process::Gone);
+            }
+            Some(Fault::RecordForgotten | Fault::QuorumForgotten) => {
+                // One standby has the last commit, and its host is down.
+                let has = followers.iter().find(|node| listed(state, node)).copied().unwrap_or(0);
+                let (has, leads) = (u8::try_from(has).unwrap_or(0), u8::try_from(leader).unwrap_or(0));
+                for action in [Action::Write(leads), Action::Replicate(has), Action::CrashHost(has)] {
+                    *state = self.happens(state, action).unwrap_or(*state);
+                }
+            }
+            Some(Fault::GuardIgnored) => {
+                // Under way is a record that names the one who no longer acknowledges.
+                let other = followers.iter().find(|node| !listed(state, node)).copied().unwrap_or(0);
+                let late = state.store.records.sync.map(|sync| Sync { standbys: 1 << other, revision: 0, ..sync });
+                state.store.flight = late;
+            }
+            Some(Fault::TwinTimelines) => {
+                // Two have promoted at the same place, and one of them has crashed.
+                let first = Mint { number: 2, parent: 0, from: 2 };
+                (state.mints[1], state.mints[2]) = (Some(first), Some(first));
+                let server = state.server(leader);
+                (server.mint, server.end) = (1, 4);
+                let twin = state.server(*followers.first().unwrap_or(&0));
+                (twin.mint, twin.end, twin.process, twin.signal) = (2, 3, Process::Gone, false);
+                twin.control = Control::InProduction;
+            }
+            _ => {}
         }
     }
 

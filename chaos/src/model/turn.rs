@@ -197,8 +197,7 @@ impl Model {
         };
         let found = turn.next.store.records.sync.map_or(0, |sync| sync.revision);
         if turn.loses() {
-            let unguarded = self.planted == Some(Fault::GuardIgnored);
-            turn.next.store.flight = Some(if unguarded { Sync { revision: 0, ..record } } else { record });
+            turn.next.store.flight = Some(record);
             turn.daemon(|daemon| daemon.doubtful = true);
             return Err(Failed);
         }
