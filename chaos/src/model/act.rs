@@ -194,7 +194,9 @@ impl Model {
         if store.flight.is_some() {
             actions.push(Action::Arrive);
         }
-        if let (Some(key), None, true) = (store.records.leader, store.records.failover, state.left.switchovers > 0) {
+        if let (Some(key), None, true) =
+            (store.records.leader, store.records.failover, state.left.switchovers > 0)
+        {
             actions.push(Action::Switchover(None));
             let others = (0..NODES).map(small).filter(|node| *node != key.node);
             actions.extend(others.map(|node| Action::Switchover(Some(node))));
@@ -204,7 +206,8 @@ impl Model {
     fn offers_of(&self, state: &State, at: usize, actions: &mut Vec<Action>) {
         let (host, node, left) = (state.node(at), small(at), &state.left);
         if let Some(daemon) = state.awake(at) {
-            let ties = self.synchronous() || state.store.records.failover.is_some() || self.hands_over(daemon);
+            let ties =
+                self.synchronous() || state.store.records.failover.is_some() || self.hands_over(daemon);
             for swapped in [false, true] {
                 if swapped && !ties {
                     continue;

@@ -83,7 +83,9 @@ fn forget(daemon: &mut Daemon, present: &Records) {
     memory.compared = memory.compared.filter(|(_, reign)| !over(*reign));
     memory.diverged = memory.diverged.filter(|(_, reign, _)| !over(*reign));
     memory.in_force = memory.in_force.filter(|force| !over(force.epoch));
-    let asked = |revision: Rev| [view, *present].iter().any(|view| view.failover.is_some_and(|wished| wished.revision == revision));
+    let asked = |revision: Rev| {
+        [view, *present].iter().any(|view| view.failover.is_some_and(|wished| wished.revision == revision))
+    };
     memory.weighed = memory.weighed.filter(|(revision, _)| asked(*revision));
     if !asked(memory.abandoned) {
         memory.abandoned = 0;
@@ -221,7 +223,9 @@ pub fn stamps(node: &mut Node, visit: &mut impl FnMut(&mut Stamp, bool)) {
     if let Some(stamp) = &mut memory.vacant_since {
         visit(stamp, true);
     }
-    for stamp in [&mut memory.idle_since, &mut memory.released_at, &mut memory.listed_since].into_iter().flatten() {
+    for stamp in
+        [&mut memory.idle_since, &mut memory.released_at, &mut memory.listed_since].into_iter().flatten()
+    {
         visit(stamp, false);
     }
     if let Some((stamp, _)) = &mut memory.read {
@@ -252,7 +256,8 @@ pub fn renumber(state: &State, order: [u8; 3]) -> State {
             *place = *from;
             renumber_node(place, order, &to);
         }
-        if let (Some(from), Some(place)) = (state.store.member_age.get(old), new.store.member_age.get_mut(at)) {
+        if let (Some(from), Some(place)) = (state.store.member_age.get(old), new.store.member_age.get_mut(at))
+        {
             *place = *from;
         }
     }
@@ -304,7 +309,10 @@ fn renumber_names(names: &mut Names, order: [u8; 3]) {
 
 fn renumber_work(work: &mut Work, to: &impl Fn(&mut Id)) {
     match work {
-        Work::StartStandby(Some(node)) | Work::Clone(node) | Work::Rewind(node) | Work::Retire(Some(node)) => to(node),
+        Work::StartStandby(Some(node))
+        | Work::Clone(node)
+        | Work::Rewind(node)
+        | Work::Retire(Some(node)) => to(node),
         _ => {}
     }
 }

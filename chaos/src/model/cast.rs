@@ -10,18 +10,19 @@ use super::state::{Id, NODES};
 /// An assignment of names to nodes.
 #[derive(Debug)]
 pub struct Cast {
-    names: Vec<NodeName>,
+    names: [NodeName; NODES],
 }
 
 impl Cast {
-    fn of(order: [&str; NODES]) -> Self {
-        Self { names: order.iter().filter_map(|name| NodeName::new(name).ok()).collect() }
+    fn of(order: [&str; NODES]) -> Option<Self> {
+        let [one, two, three] = order.map(NodeName::new);
+        Some(Self { names: [one.ok()?, two.ok()?, three.ok()?] })
     }
 
-    /// The names in order, or with those of the two others than `node` exchanged.
+    /// The names in order, or with those of the two others than `node` exchanged. There always are: each is a good name.
     #[must_use]
-    pub fn seen_by(node: usize, swapped: bool) -> &'static Self {
-        static CASTS: LazyLock<[Cast; 4]> = LazyLock::new(|| {
+    pub fn seen_by(node: usize, swapped: bool) -> Option<&'static Self> {
+        static CASTS: LazyLock<[Option<Cast>; 4]> = LazyLock::new(|| {
             [
                 Cast::of(["n1", "n2", "n3"]),
                 Cast::of(["n1", "n3", "n2"]),
@@ -30,19 +31,20 @@ impl Cast {
             ]
         });
         let [plain, first, second, third] = &*CASTS;
-        match (swapped, node) {
+        let cast = match (swapped, node) {
             (false, _) => plain,
             (true, 0) => first,
             (true, 1) => second,
             (true, _) => third,
-        }
+        };
+        cast.as_ref()
     }
 
     /// A node's name.
     #[must_use]
     pub fn name(&self, node: usize) -> &NodeName {
         // Nodes are three, and so are the names.
-        self.names.get(node).unwrap_or_else(|| &self.names[0])
+        self.names.get(node).unwrap_or(&self.names[0])
     }
 
     /// The node of a name, in whatever case.

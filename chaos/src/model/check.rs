@@ -46,10 +46,14 @@ pub struct Found {
 /// Explores breadth first.
 #[must_use]
 pub fn check(model: &Model, reach: Reach) -> Found {
-    #[allow(clippy::disallowed_methods, reason = "this measures the checker, nothing in the model waits for it")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this measures the checker, nothing in the model waits for it"
+    )]
     let began = Instant::now();
     let laws = LAWS.into_iter().filter(|law| reach.until.is_none_or(|until| until == *law)).collect();
-    let mut builder = model.clone().checker().threads(reach.threads.max(1)).finish_when(HasDiscoveries::AnyOf(laws));
+    let mut builder =
+        model.clone().checker().threads(reach.threads.max(1)).finish_when(HasDiscoveries::AnyOf(laws));
     if let Some(depth) = reach.depth {
         builder = builder.target_max_depth(depth);
     }

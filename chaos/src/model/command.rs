@@ -55,7 +55,13 @@ pub fn run(order: &Order) -> anyhow::Result<()> {
             sound &= backwards(&model, mode, states);
             continue;
         }
-        let reach = Reach { states: order.states, depth: order.depth, threads: order.threads, limit: None, until: None };
+        let reach = Reach {
+            states: order.states,
+            depth: order.depth,
+            threads: order.threads,
+            limit: None,
+            until: None,
+        };
         let found = check(&model, reach);
         sound &= tell(&model, mode, &found);
         if order.table {

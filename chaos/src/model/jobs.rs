@@ -205,7 +205,8 @@ fn stop_cleanly(next: &mut State, at: usize) -> bool {
 
 fn source(next: &State, at: usize, from: usize) -> Option<super::state::Server> {
     let server = next.node(from).server;
-    (next.linked(at, from) && from != at && server.process == Process::Up && is_whole(&server)).then_some(server)
+    (next.linked(at, from) && from != at && server.process == Process::Up && is_whole(&server))
+        .then_some(server)
 }
 
 fn clone_from(next: &mut State, at: usize, from: usize) -> bool {

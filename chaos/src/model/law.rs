@@ -29,7 +29,8 @@ pub const LAWS: [&str; 9] =
     [ONE_WRITER, NOTHING_LOST, CANDIDATES, LEASE, EPOCH, TOXIC, HISTORY, RELEASE, KNOWN];
 
 /// What a bounded run must reach.
-pub const SOMETIMES: [&str; 3] = ["a failover completes", "a switchover completes", "a former primary rejoins"];
+pub const SOMETIMES: [&str; 3] =
+    ["a failover completes", "a switchover completes", "a former primary rejoins"];
 
 /// Laws and hopes as the checker takes them.
 #[must_use]
@@ -75,7 +76,9 @@ pub fn admitted(state: &State) -> Option<usize> {
 fn has_everything(state: &State, node: usize) -> bool {
     let server = &state.node(node).server;
     let promised = state.ghost.promised.iter().zip(0..);
-    promised.filter(|(last, _)| **last > 0).all(|(last, mint)| state.has((server.mint, server.end), mint, *last))
+    promised
+        .filter(|(last, _)| **last > 0)
+        .all(|(last, mint)| state.has((server.mint, server.end), mint, *last))
 }
 
 fn nothing_lost(state: &State) -> bool {
@@ -101,5 +104,6 @@ fn leads_anew(state: &State) -> bool {
 
 fn everybody_streams(state: &State) -> bool {
     let leader = admitted(state);
-    (0..state.nodes.len()).all(|node| Some(node) == leader || (state.streams(node).is_some() && state.streams(node) == leader))
+    (0..state.nodes.len())
+        .all(|node| Some(node) == leader || (state.streams(node).is_some() && state.streams(node) == leader))
 }

@@ -80,7 +80,8 @@ pub struct Model {
 
 /// The bounds of the issue: two crashes, one pause, two reigns after the first, three writes; one host cut off, one
 /// switchover, one lost answer, one late view.
-pub const BOUNDS: Left = Left { crashes: 2, pauses: 1, cuts: 1, writes: 3, switchovers: 1, lost: 1, lags: 1, reigns: 2 };
+pub const BOUNDS: Left =
+    Left { crashes: 2, pauses: 1, cuts: 1, writes: 3, switchovers: 1, lost: 1, lags: 1, reigns: 2 };
 
 /// The last position that fits into a state.
 const LAST: u8 = 14;
@@ -91,7 +92,8 @@ impl Model {
     pub fn new(mode: Mode, left: Left, planted: Option<Fault>) -> Self {
         let settings = start::settings(mode);
         let list_of_standby = coordinator::sync::names::of_standby(&settings)
-            .map_or(Names::Nobody, |text| observe::list(&text, Cast::seen_by(0, false)));
+            .zip(Cast::seen_by(0, false))
+            .map_or(Names::Nobody, |(text, cast)| observe::list(&text, cast));
         let settings = Arc::new(settings);
         Self { settings, mode, left, planted, list_of_standby, table: Arc::default() }
     }

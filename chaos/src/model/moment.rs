@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_stamp_is_its_moments_and_keeps_their_order() {
-        let stamps = [Stamp(0), Stamp(OLDEST), Stamp(AGED - 1), Stamp(AGED), Stamp::ranked(0), Stamp::ranked(7), NOW];
+        let stamps =
+            [Stamp(0), Stamp(OLDEST), Stamp(AGED - 1), Stamp(AGED), Stamp::ranked(0), Stamp::ranked(7), NOW];
         for stamp in stamps {
             assert_eq!(Stamp::of(stamp.moment()), stamp);
         }

@@ -7,19 +7,21 @@ use api::peer::PeerAnswer;
 use coordinator::sync::names;
 use coordinator::sync::resolver::Wait;
 use coordinator::{
-    Asked, Bootstrap, Control, ControlState, Data, LeaderHistory, Myself, Observation, Outcome, Postgres, Repair,
-    Running, Sender, Standby, Store, SyncWrites, Task, Unfinished, Upstream,
+    Asked, Bootstrap, Control, ControlState, Data, LeaderHistory, Myself, Observation, Outcome, Postgres,
+    Repair, Running, Sender, Standby, Store, SyncWrites, Task, Unfinished, Upstream,
 };
 use dcs::{
-    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState, SystemId, Timeline,
-    Versioned,
+    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,
+    SystemId, Timeline, Versioned,
 };
 
 use super::Model;
 use super::cast::Cast;
 use super::moment::{NOW, TICK, TTL, ago};
 use super::planted::Fault;
-use super::state::{Control as Ending, Daemon, Dir, Held, Names, Peer, Process, Record, Records, Rev, Said, State};
+use super::state::{
+    Control as Ending, Daemon, Dir, Held, Names, Peer, Process, Record, Records, Rev, Said, State,
+};
 use super::wal::lsn;
 use super::work;
 
@@ -108,7 +110,9 @@ pub fn view(records: &Records, cast: &Cast) -> ClusterView {
             lease: 1,
         }),
         members: all
-            .filter_map(|(node, record)| Some((cast.name(node).clone(), member(node, record.as_ref()?, cast))))
+            .filter_map(|(node, record)| {
+                Some((cast.name(node).clone(), member(node, record.as_ref()?, cast)))
+            })
             .collect(),
         status: Status::default(),
         failover: records.failover.map(|wished| Versioned {
@@ -198,9 +202,7 @@ impl Model {
             arrival: None,
             postgres: self.postgres(state, node, cast),
             data: self.data(state, node),
-            job: daemon
-                .job
-                .map(|job| coordinator::Job { task: task(&job.work), since: job.since.moment() }),
+            job: daemon.job.map(|job| coordinator::Job { task: task(&job.work), since: job.since.moment() }),
             ended: daemon.ended.map(|ended| Outcome {
                 task: task(&ended.work),
                 at: ended.at.moment(),
@@ -214,7 +216,9 @@ impl Model {
                 settled: read.settled,
             }),
             switches: state.switches(server.mint),
-            peers: others.filter_map(|(at, found)| Some((cast.name(at).clone(), peer(found.as_ref()?)))).collect(),
+            peers: others
+                .filter_map(|(at, found)| Some((cast.name(at).clone(), peer(found.as_ref()?))))
+                .collect(),
             // A rewound server is at the fork, which is its floor.
             floor: None,
             failover_due: None,

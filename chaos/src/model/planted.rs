@@ -6,8 +6,8 @@ use std::sync::Arc;
 use coordinator::{Data, Observation};
 use dcs::Initialize;
 
-use super::Model;
 use super::Mode;
+use super::Model;
 use super::cast::Cast;
 use super::law;
 use super::state::{Left, State};
@@ -46,7 +46,8 @@ pub enum Fault {
     ClusterDenied,
 }
 
-const NONE: Left = Left { crashes: 0, pauses: 0, cuts: 0, writes: 0, switchovers: 0, lost: 0, lags: 0, reigns: 1 };
+const NONE: Left =
+    Left { crashes: 0, pauses: 0, cuts: 0, writes: 0, switchovers: 0, lost: 0, lags: 0, reigns: 1 };
 
 /// Every fault, in which mode and with what else it shows, and the law that it breaks.
 pub const PLANTED: [(Fault, Mode, Left, &str); 14] = [

@@ -7,7 +7,8 @@ use super::canon::canonical;
 use super::moment::TTL;
 use super::planted::Fault;
 use super::state::{
-    Control, Cut, Daemon, Dir, Ghost, Held, Key, MINTS, Mint, NODES, Names, Node, Process, Records, Server, State, Store, Sync,
+    Control, Cut, Daemon, Dir, Ghost, Held, Key, MINTS, Mint, NODES, Names, Node, Process, Records, Server,
+    State, Store, Sync,
 };
 use super::{Mode, Model};
 
@@ -71,17 +72,24 @@ impl Model {
                 (server.dir, server.process) = (Dir::Toxic, Process::Gone);
             }
             Some(Fault::RecordForgotten | Fault::QuorumForgotten) => {
-                // One standby has the last commit, and its host is down.
+                // One standby has the last commit, and its host is down, and the leader's.
                 let has = followers.iter().find(|node| listed(state, node)).copied().unwrap_or(0);
                 let (has, leads) = (u8::try_from(has).unwrap_or(0), u8::try_from(leader).unwrap_or(0));
-                for action in [Action::Write(leads), Action::Replicate(has), Action::CrashHost(has)] {
+                let so_far = [
+                    Action::Write(leads),
+                    Action::Replicate(has),
+                    Action::CrashHost(has),
+                    Action::CrashHost(leads),
+                ];
+                for action in so_far {
                     *state = self.happens(state, action).unwrap_or(*state);
                 }
             }
             Some(Fault::GuardIgnored) => {
                 // Under way is a record that names the one who no longer acknowledges.
                 let other = followers.iter().find(|node| !listed(state, node)).copied().unwrap_or(0);
-                let late = state.store.records.sync.map(|sync| Sync { standbys: 1 << other, revision: 0, ..sync });
+                let late =
+                    state.store.records.sync.map(|sync| Sync { standbys: 1 << other, revision: 0, ..sync });
                 state.store.flight = late;
             }
             Some(Fault::TwinTimelines) => {

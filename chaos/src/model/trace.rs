@@ -45,7 +45,8 @@ impl Model {
         match action {
             Action::Turn { node, stale, swapped, lost } => {
                 let cast = Cast::seen_by(usize::from(node), swapped);
-                let said = self.judged(state, usize::from(node), stale, cast);
+                let said =
+                    cast.map_or(String::new(), |cast| self.judged(state, usize::from(node), stale, cast));
                 let old = if stale { " (by an old view)" } else { "" };
                 let lost = if lost { " (an answer is lost)" } else { "" };
                 format!("{}{old}{lost}: {said}", name(node))

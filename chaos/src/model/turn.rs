@@ -33,8 +33,15 @@ pub struct Turn<'a> {
 
 impl Model {
     /// One turn of one node; nothing if there is no such turn.
-    pub(super) fn turn(&self, next: &mut State, at: usize, stale: bool, swapped: bool, lost: bool) -> Option<()> {
-        let cast = Cast::seen_by(at, swapped);
+    pub(super) fn turn(
+        &self,
+        next: &mut State,
+        at: usize,
+        stale: bool,
+        swapped: bool,
+        lost: bool,
+    ) -> Option<()> {
+        let cast = Cast::seen_by(at, swapped)?;
         let connected = next.connected(at);
         let daemon = next.node_mut(at).daemon.as_mut()?;
         if connected && !stale {
@@ -114,7 +121,9 @@ impl Model {
                 turn.next.store.records.revision += 1;
                 Ok(())
             }
-            Step::WriteSync { sync, guard } => self.write_sync(turn, sync, guard.map_or(0, |guard| rev(guard.0))),
+            Step::WriteSync { sync, guard } => {
+                self.write_sync(turn, sync, guard.map_or(0, |guard| rev(guard.0)))
+            }
             Step::SetNames(text) => {
                 let names = list(text, turn.cast);
                 turn.next.server(turn.at).file = names;
@@ -270,8 +279,10 @@ fn release(turn: &mut Turn<'_>) -> Done {
 
 /// A release that nobody decided.
 pub fn give_back(next: &mut State, at: usize) {
-    // How it ends shows in the laws.
-    let _ = release(&mut Turn { next, at, cast: Cast::seen_by(at, false), lost: false });
+    if let Some(cast) = Cast::seen_by(at, false) {
+        // How it ends shows in the laws.
+        let _ = release(&mut Turn { next, at, cast, lost: false });
+    }
 }
 
 fn clear_failover(turn: &mut Turn<'_>, revision: u8) -> Done {
