@@ -71,7 +71,7 @@ fn one_crash_is_survived_in_every_order_of_events() {
 
 #[test]
 fn a_switchover_completes() {
-    let (model, found) = explore(Mode::Off, Left { switchovers: 1, reigns: 1, ..NOTHING }, 150_000);
+    let (model, found) = explore(Mode::Off, Left { switchovers: 1, reigns: 1, ..NOTHING }, 100_000);
     assert!(found.reached.contains(&"a switchover completes"), "{found:?}");
     is_in_the_book(&model);
 }

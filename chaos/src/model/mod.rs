@@ -17,6 +17,9 @@
 //! rewinds, the reading of `synchronous_standby_names`, a write of the sync record that arrives late, an acquisition whose
 //! answer is lost. A turn may be taken by a view that is out of date.
 //!
+//! *The checker* is stateright's, breadth first. Its own symmetry reduction works depth first only, so states are reduced
+//! before it sees them.
+//!
 //! *Left out*: pause, tags, slots, cascades, bootstrap, failsafe, moves between stores, people's requests other than a
 //! switchover, a server that does not answer, lag limits, clocks that run wrong. The simulator has them.
 
