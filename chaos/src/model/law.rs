@@ -43,7 +43,7 @@ pub fn properties() -> Vec<Property<Model>> {
         Property::always(LEASE, |_, state| keeps(state, Law::Lease)),
         Property::always(EPOCH, |_, state| keeps(state, Law::Epoch)),
         Property::always(TOXIC, |_, state| keeps(state, Law::Toxic) && !runs_unusable(state)),
-        Property::always(HISTORY, |_, state| keeps(state, Law::History)),
+        Property::always(HISTORY, |_, state| keeps(state, Law::History) && follows_its_own(state)),
         Property::always(RELEASE, |_, state| keeps(state, Law::Release)),
         Property::always(KNOWN, |_, state| keeps(state, Law::Unknown)),
         Property::sometimes(failover, |model: &Model, state: &State| {
@@ -92,6 +92,13 @@ fn candidates(state: &State) -> bool {
     let able: Vec<usize> = voters.filter(|node| state.node(*node).server.dir == Dir::Whole).collect();
     let lacking = able.iter().filter(|node| !has_everything(state, **node)).count();
     lacking <= usize::from(sync.quorum)
+}
+
+/// Whoever could take a record now takes it from a log that its own is a part of.
+fn follows_its_own(state: &State) -> bool {
+    let log = |node: usize| (state.node(node).server.mint, state.node(node).server.end);
+    let part = |node: usize, from: usize| state.common(log(node), log(from)) >= log(node).1;
+    (0..state.nodes.len()).all(|node| state.streams(node).is_none_or(|from| part(node, from)))
 }
 
 fn runs_unusable(state: &State) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Left out is what no decision of the model depends on: `verdict` (it only words a reason), `flow`
 //! (`primary_race_backoff` is 0), `members_seen`, `slots_at` and `strangers` (no slots), `known`, `claim_returned` and
-//! `bootstrapping` (the cluster exists), and of a failure what it said.
+//! `bootstrapping` (the cluster exists), `went_on` (no failsafe mode), and of a failure what it said.
 
 use coordinator::sync::leading::InForce;
 use coordinator::{Intent as Aim, Past, Reason, Setback as Failure};

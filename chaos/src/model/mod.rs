@@ -20,7 +20,7 @@
 //! *The checker* is stateright's, breadth first. Its own symmetry reduction works depth first only, so states are reduced
 //! before it sees them.
 //!
-//! *Left out*: pause, tags, slots, cascades, bootstrap, failsafe, moves between stores, people's requests other than a
+//! *Left out*: pause, tags, slots, cascades, bootstrap, failsafe mode, moves between stores, people's requests other than a
 //! switchover, a server that does not answer, lag limits, clocks that run wrong. The simulator has them.
 
 mod act;

@@ -192,11 +192,13 @@ impl Model {
                 view: state.view(node).map(|records| Arc::new(view(&records, cast))),
                 reachable: state.connected(node),
                 seen: now,
+                silent: false,
             },
             sync: SyncWrites {
                 written: (daemon.written > 0).then(|| revision(daemon.written)),
                 doubtful: daemon.doubtful,
             },
+            failsafe: coordinator::failsafe::Failsafe::default(),
             lease: daemon.held.as_ref().map(held),
             released: (daemon.released > 0).then(|| epoch(daemon.released)),
             arrival: None,

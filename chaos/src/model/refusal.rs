@@ -70,6 +70,8 @@ const NEEDS: [Needs; ASKED.len()] = [
     Needs::StoppedOrUnfinished, // rewind
     Needs::StoppedOrUnfinished, // retire
     Needs::Session,             // restart
+    Needs::Nothing,             // seek leave
+    Needs::Primary,             // go on
 ];
 
 /// Why this step must not be asked of a server in this place; nothing if it may.

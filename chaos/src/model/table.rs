@@ -78,7 +78,7 @@ impl Place {
 }
 
 /// The kinds of steps, a task for each way to begin one. Their order is that of [`ask`].
-pub const ASKED: [&str; 36] = [
+pub const ASKED: [&str; 38] = [
     "claim initialize",
     "write initialize",
     "give up initialize",
@@ -115,6 +115,8 @@ pub const ASKED: [&str; 36] = [
     "rewind",
     "retire",
     "restart",
+    "seek leave",
+    "go on",
 ];
 
 /// The number of a step's kind.
@@ -142,6 +144,8 @@ pub fn ask(step: &Step) -> usize {
         Step::SeekConsent(_) => 18,
         Step::Answer(..) => 19,
         Step::Exit { .. } => 20,
+        Step::SeekLeave(_) => 36,
+        Step::GoOn { .. } => 37,
         Step::Begin(task) => match task {
             Task::Initdb => 21,
             Task::FirstStart { .. } => 22,

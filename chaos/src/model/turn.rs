@@ -147,6 +147,8 @@ impl Model {
             | Step::Slots(_)
             | Step::DeleteSync { .. }
             | Step::Evict(_)
+            | Step::SeekLeave(_)
+            | Step::GoOn { .. }
             | Step::SeekConsent(_)
             | Step::Answer(..)
             | Step::Exit { .. } => {
