@@ -24,6 +24,7 @@ pub mod replay;
 pub mod report;
 pub mod setup;
 pub mod shared;
+pub mod sim;
 pub mod spec;
 pub mod sql;
 pub mod store;

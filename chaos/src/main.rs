@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos::{Program, Store, bench, demo, live, load, model, process, relay, replay, report, setup};
+use chaos::sim::command::SimArgs;
+use chaos::{Program, Store, bench, demo, live, load, model, process, relay, replay, report, setup, sim};
 use clap::{Parser, Subcommand};
 
 /// Clusters on one machine, to show, to measure and to break.
@@ -60,6 +61,8 @@ enum Command {
     },
     /// Checks the laws of the cluster in every order of events, up to a bound.
     Model(model::command::Order),
+    /// Lives of simulated clusters under faults by chance, each judged by the promises.
+    Sim(SimArgs),
     /// Asks one HTTP path as fast as it can, and prints how fast that was.
     #[command(hide = true)]
     Load {
@@ -159,6 +162,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; everything is being stopped"),
         }?,
         Command::Model(order) => model::command::run(&order)?,
+        Command::Sim(asked) => sim::command::run(&asked)?,
         Command::Load { server, path, connections, seconds } => {
             let load = load::run(server, &path, connections, Duration::from_secs(seconds)).await;
             println!("{}", serde_json::to_string(&load)?);

@@ -37,7 +37,7 @@ const REQUIRED: &[RangeInclusive<u16>] = &[
 
 /// The test that plays every file of this folder.
 const SCENARIOS: (&str, &str) =
-    ("coordinator/tests/scenarios/", "coordinator/tests/scenarios.rs::every_scenario_reads_as_written");
+    ("chaos/tests/scenarios/", "chaos/tests/scenarios.rs::every_scenario_reads_as_written");
 
 /// One line of the table.
 #[derive(Debug, PartialEq, Eq)]
@@ -173,9 +173,9 @@ fn planted(file: &str) -> Option<String> {
              #[test]\n#[ignore = \"slow\"]\nfn skipped() {}\n#[ignore]\n#[test]\nfn skipped_too() {}\nfn no_test() {}\n\
              // #[test]\nfn commented() {}\n"
         }
-        "coordinator/tests/scenarios.rs" => "#[test]\nfn every_scenario_reads_as_written() {}\n",
-        "coordinator/tests/scenarios/leader-dies.txt" => "kill n1\n----\nn2 promote\n",
-        "coordinator/tests/scenarios/empty.txt" => "kill n1\n----\n\n",
+        "chaos/tests/scenarios.rs" => "#[test]\nfn every_scenario_reads_as_written() {}\n",
+        "chaos/tests/scenarios/leader-dies.txt" => "kill n1\n----\nn2 promote\n",
+        "chaos/tests/scenarios/empty.txt" => "kill n1\n----\n\n",
         _ => return None,
     };
     Some(text.to_owned())
@@ -189,7 +189,7 @@ fn judged(page: &str) -> Vec<String> {
 fn a_whole_page_passes() {
     let page = "| No. | Feature | Status | Shown by |\n|---|---|---|---|\n\
         | P001 | one | yes | `a/tests/a.rs::shown`, `a/tests/a.rs::waits` |\n\
-        | P002 | two | partial: half of it is missing | `coordinator/tests/scenarios/leader-dies.txt`, `a/tests/a.rs::shown/helped` |\n";
+        | P002 | two | partial: half of it is missing | `chaos/tests/scenarios/leader-dies.txt`, `a/tests/a.rs::shown/helped` |\n";
     assert_eq!(judged(page), Vec::<String>::new());
 }
 
@@ -213,8 +213,8 @@ fn planted_gaps_are_found() {
         ("| P002 | two | yes | `a/tests/a.rs::commented` |\n", "is not a test"),
         ("| P002 | two | yes | `a/tests/a.rs::shown/never_called` |\n", "does not run never_called"),
         ("| P002 | two | yes | `shown` |\n", "is not file::test"),
-        ("| P002 | two | yes | `coordinator/tests/scenarios/gone.txt` |\n", "there is no scenario"),
-        ("| P002 | two | yes | `coordinator/tests/scenarios/empty.txt` |\n", "has no transcript"),
+        ("| P002 | two | yes | `chaos/tests/scenarios/gone.txt` |\n", "there is no scenario"),
+        ("| P002 | two | yes | `chaos/tests/scenarios/empty.txt` |\n", "has no transcript"),
         ("| P2 | two | yes | `a/tests/a.rs::shown` |\n", "not a row"),
         ("| P002 | yes | `a/tests/a.rs::shown` |\n", "not a row"),
         (
@@ -230,8 +230,8 @@ fn planted_gaps_are_found() {
 /// Without the scenario's test its files prove nothing.
 #[test]
 fn scenarios_need_the_test_that_plays_them() {
-    let page = "| P001 | one | yes | `coordinator/tests/scenarios/leader-dies.txt` |\n| P002 | two | not yet: nobody wrote it | - |\n";
-    let without = |file: &str| (file != "coordinator/tests/scenarios.rs").then(|| planted(file)).flatten();
+    let page = "| P001 | one | yes | `chaos/tests/scenarios/leader-dies.txt` |\n| P002 | two | not yet: nobody wrote it | - |\n";
+    let without = |file: &str| (file != "chaos/tests/scenarios.rs").then(|| planted(file)).flatten();
     let found = problems(page, &[1, 2].into(), &without);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(judged(page), Vec::<String>::new());

@@ -70,6 +70,22 @@ fn parted(timeline: Timeline, own: &[(Timeline, Lsn)], leader: &LeaderHistory) -
     shorter.then(|| own.iter().chain(&leader.switches).map(|(_, at)| *at).min().unwrap_or_default())
 }
 
+/// The leader's history, if it was read in this reign and reaches the leader's present timeline: a leader that took its
+/// own key back has been promoted twice in one reign.
+#[must_use]
+pub fn history_of<'a>(
+    seen: &'a Observation,
+    view: &ClusterView,
+    leader: &NodeName,
+) -> Option<&'a LeaderHistory> {
+    let epoch = view.leader.as_ref()?.epoch;
+    let published = view.members.get(leader).and_then(|member| member.timeline);
+    let current = |history: &&LeaderHistory| {
+        history.epoch == epoch && published.is_none_or(|timeline| timeline <= history.timeline)
+    };
+    seen.leader_history.as_ref().filter(current)
+}
+
 /// Whether the leader's own record says that it takes writes.
 #[must_use]
 pub fn leader_takes_writes(view: &ClusterView, leader: &NodeName) -> bool {
@@ -120,27 +136,18 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
         let because = Reason::RestoredCopy(leader.clone());
         return Decision { because, ..start_standby(seen, past, &view, leader) };
     }
-    let refused = past.failed(|task| matches!(task, Task::StartStandby { .. })).is_some();
-    if ran_as_standby(control) && verdict.is_none() && !refused {
+    if ran_as_standby(control) && verdict.is_none() {
         return start_standby(seen, past, &view, leader);
     }
     if !leader_takes_writes(&view, leader) {
         return Decision::wait(seen, past, Reason::LeaderNotReady(leader.clone()));
     }
-    let known = seen.leader_history.as_ref().filter(|history| Some(history.epoch) == epoch);
+    let known = history_of(seen, &view, leader);
     let Some(history) = known.filter(|history| history.settled || !checkpointed(&view, leader)) else {
         return read_lineage(seen, past, leader, Reason::ReadLineage(leader.clone()));
     };
     if let Some((.., fork)) = verdict {
         return diverged(seen, past, leader, control, history, fork);
-    }
-    if ran_as_standby(control) {
-        // It was a primary before, perhaps, and stepped down: Postgres does not start on a checkpoint that the leader's
-        // history has not. What is at most that far may be started again.
-        return match lineage(control.timeline, control.checkpoint, false, &seen.switches, history) {
-            Lineage::Diverged { fork } => diverged(seen, past, leader, control, history, fork),
-            Lineage::Agrees => start_standby(seen, past, &view, leader),
-        };
     }
     let clean = control.state == ControlState::ShutDown;
     // On the leader's own timeline only its followers can be, and this was a primary (F103).

@@ -133,7 +133,7 @@ fn compare(
     if past.compared == key || !rejoin::leader_takes_writes(view, name) {
         return None;
     }
-    let Some(history) = seen.leader_history.as_ref().filter(|history| history.epoch == epoch) else {
+    let Some(history) = rejoin::history_of(seen, view, name) else {
         return Some(rejoin::read_lineage(seen, past.clone(), name, Reason::Following(name.clone())));
     };
     let replayed = running.standby.as_ref().map_or(running.position, |standby| standby.replayed);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use config::NodeName;
-use coordinator::{Decision, Process, Step, Task, Unfinished};
+use coordinator::{Process, Reason, Step, Task, Unfinished};
 use dcs::Initialize;
 
 use super::World;
@@ -18,6 +18,18 @@ impl World {
     pub(super) fn check(&mut self) {
         self.one_writer();
         self.nothing_promised_is_lost();
+        self.no_toxic_directory_runs();
+        if self.store.identities.len() < 2 {
+            return;
+        }
+        let mut identities = self.store.identities.clone();
+        identities.dedup();
+        if identities.len() > 1 {
+            self.broken(format!("initialize was rewritten with another identity: {identities:?}"));
+        }
+    }
+
+    fn no_toxic_directory_runs(&mut self) {
         let toxic: Vec<NodeName> = self
             .nodes
             .values()
@@ -28,62 +40,62 @@ impl World {
         for name in toxic {
             self.broken(format!("{name} runs on a directory that an interrupted rewind left unusable"));
         }
-        let mut identities = self.store.identities.clone();
-        identities.dedup();
-        if identities.len() > 1 {
-            self.broken(format!("initialize was rewritten with another identity: {identities:?}"));
-        }
     }
 
     /// At most one node writes under a valid lease, and two that write at all are soon one.
     fn one_writer(&mut self) {
-        let now = self.now;
+        if self.nodes.values().filter(|node| node.server.writable()).count() < 2 {
+            self.both_since = None;
+            return;
+        }
         let writers: Vec<_> = self
             .nodes
             .values()
-            .filter(|node| node.server.writable())
-            .filter_map(|node| Some((&node.name, node.daemon.as_ref()?)))
-            .filter(|(_, daemon)| daemon.view.is_some() && !daemon.settings.pause)
+            .filter(|node| node.server.writable() && node.stopped.host.is_none() && !node.is_unfenced())
+            .filter_map(|node| Some((&node.name, node.daemon.as_ref()?, node.clock.shows(self.now))))
+            .filter(|(_, daemon, _)| daemon.view.is_some() && !daemon.settings.pause)
             .collect();
-        let leading = writers.iter().filter(|(_, daemon)| daemon.leads(now)).count();
-        let names: Vec<String> = writers.iter().map(|(name, _)| name.to_string()).collect();
-        if leading > 1 {
+        let leading = writers.iter().filter(|(_, daemon, local)| daemon.leads(*local)).count();
+        let names: Vec<String> = writers.iter().map(|(name, ..)| name.to_string()).collect();
+        if leading > 1 && !self.excused() {
             self.broken(format!("{} take writes under valid leases", names.join(" and ")));
         }
         if names.len() < 2 {
             self.both_since = None;
             return;
         }
+        let now = self.now;
         let since = *self.both_since.get_or_insert(now);
-        if now.since(since) > OVERLAP {
+        if now.since(since) > OVERLAP && !self.excused() {
             self.broken(format!("{} took writes side by side for too long", names.join(" and ")));
         }
     }
 
-    /// What a turn may ask for.
-    pub(super) fn check_turn(&mut self, name: &NodeName, decision: &Decision) {
+    /// A step that was taken, or failed: the same one again and again is a circle. What fails is tried five times a
+    /// second.
+    pub(super) fn check_step(&mut self, name: &NodeName, step: &Step, failed: bool) {
+        let asks =
+            matches!(step, Step::Ask(_) | Step::ReadLineage(_) | Step::SeekLeave(_) | Step::GoOn { .. });
+        let often = if failed || asks { OFTEN * 20 } else { OFTEN };
         let now = self.now;
-        let mut circles = Vec::new();
-        for step in &decision.steps {
-            let asks = matches!(step, Step::Ask(_) | Step::SeekLeave(_) | Step::GoOn { .. });
-            let often = if asks { OFTEN * 20 } else { OFTEN };
-            let daemon = self.daemon(name);
-            let taken = daemon.taken.entry(step.to_string()).or_default();
-            taken.retain(|at| now.since(*at) < Duration::from_secs(60));
-            taken.push(now);
-            if taken.len() > often {
-                circles.push(format!("{name} goes in circles: {step} ({})", decision.because));
-                taken.clear();
-            }
+        // Who sees everything late does some of it twice.
+        if !self.store.watch_delay.is_zero() {
+            return;
         }
-        for what in circles {
-            self.broken(what);
+        let Some(daemon) = &mut self.node(name).daemon else { return };
+        let taken =
+            daemon.taken.entry(format!("{step}{}", if failed { " in vain" } else { "" })).or_default();
+        taken.retain(|at| now.since(*at) < Duration::from_secs(60));
+        taken.push(now);
+        if taken.len() > often {
+            taken.clear();
+            self.broken(format!("{name} goes in circles: {step}"));
         }
     }
 
     /// What may begin.
     pub(super) fn check_begin(&mut self, name: &NodeName, task: &Task) {
-        let (now, node) = (self.now, &self.nodes[name]);
+        let (local, node) = (self.clock(name), &self.nodes[name]);
         let Some(daemon) = &node.daemon else { return };
         let epoch = match task {
             Task::Promote { epoch, .. } | Task::RestartInPlace { epoch } | Task::FirstStart { epoch } => {
@@ -91,7 +103,7 @@ impl World {
             }
             _ => None,
         };
-        let held = daemon.held.filter(|held| now < held.soft);
+        let held = daemon.held.filter(|held| local < held.soft);
         let wrong = epoch.is_some_and(|epoch| held.is_none_or(|held| held.epoch != epoch));
         let restart = matches!(task, Task::Restart { standby: None, .. });
         if wrong || (restart && held.is_none() && !daemon.settings.pause) {
@@ -114,19 +126,36 @@ impl World {
 
     /// Why the cluster is not whole yet: one leader that takes writes, everybody else streaming.
     pub fn unwell(&self) -> Option<String> {
-        let Some(leader) = &self.store.leader else { return Some("nobody holds the lease".into()) };
+        let Some(leader) = &self.store.leader else {
+            // Only people may write the records again, and every node says so.
+            let waits = |node: &super::node::Node| {
+                let last = node.daemon.as_ref().and_then(|daemon| daemon.last.as_ref());
+                matches!(last, Some(Reason::RecordsLost | Reason::ReplicaWithoutCluster))
+                    || node.exited.is_some()
+            };
+            let settled = self.nodes.values().all(waits) && self.store.initialize == Initialize::Absent;
+            return if settled { None } else { Some("nobody holds the lease".into()) };
+        };
         let Some(node) = self.nodes.get(&leader.name) else { return Some("a stranger leads".into()) };
         if !node.server.writable() || !node.server.answers() {
             return Some(format!("{} leads and takes no writes", leader.name));
         }
         for other in self.nodes.values().filter(|other| other.name != leader.name) {
             let Some(daemon) = &other.daemon else { continue };
-            let quarantined = daemon.last.starts_with("cannot rejoin");
+            let quarantined = matches!(daemon.last, Some(Reason::CannotRejoin(_)));
             if !other.server.streaming && !quarantined {
-                return Some(format!("{} does not stream: {}", other.name, daemon.last));
+                let why = daemon.last.as_ref().map(ToString::to_string).unwrap_or_default();
+                return Some(format!("{} does not stream: {why}", other.name));
             }
         }
         None
+    }
+
+    /// Where nothing befell a cluster, whoever led still leads (no failover without a cause).
+    pub(super) fn keeps_its_leader(&mut self) {
+        if self.mints > self.mints_then {
+            self.broken("nothing befell the cluster, and somebody was promoted".to_owned());
+        }
     }
 
     /// Ends all faults; from then on the cluster must come together within `bound`.

@@ -7,7 +7,7 @@ use config::NodeName;
 use coordinator::{Obstacle, Reason, Unfinished};
 use dcs::{Lsn, SystemId, Timeline};
 
-use super::steps::variant;
+use chaos::sim::variant;
 
 /// One of every reason, as it prints.
 fn samples() -> Vec<Reason> {
@@ -94,7 +94,7 @@ fn samples() -> Vec<Reason> {
 
 const HEAD: &str = "# Reasons\n\n\
 Why a node does what it does, and why it waits. The sentence is the same in the log, in `GET /why`, in\n\
-`matriarchctl why` and in the scenarios of `coordinator/tests/scenarios`, each of which shows what happens before and\n\
+`matriarchctl why` and in the scenarios of `chaos/tests/scenarios`, each of which shows what happens before and\n\
 after. This page is made from the source by a test.\n\n\
 | Reason | What it prints | Meaning | Shown by |\n|---|---|---|---|\n";
 

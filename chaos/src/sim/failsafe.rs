@@ -9,6 +9,7 @@ use coordinator::Held;
 use coordinator::failsafe::{Given, Leave, Promise, Said};
 use dcs::{Epoch, Moment};
 
+use super::network::Kind;
 use super::planted::Fault;
 use super::renew::authority;
 use super::{ANSWER, PATIENCE, World};
@@ -25,14 +26,15 @@ impl World {
     /// A leader asks for leave to go on.
     pub(super) fn seek_leave(&mut self, name: &NodeName, names: &BTreeSet<NodeName>) {
         for who in names {
-            let after = if self.linked(name, who) { ANSWER + self.jitter(30) } else { PATIENCE };
-            let now = self.now;
+            let heard = self.passes(Kind::Rest, name, who);
+            let after = if heard { ANSWER + self.jitter(30) } else { PATIENCE };
+            let (now, local) = (self.now, self.clock(name));
             let daemon = self.daemon(name);
             let Some(held) = daemon.held else { continue };
-            let given = Given { epoch: held.epoch, sent: now, span: daemon.settings.ttl };
+            let given = Given { epoch: held.epoch, sent: local, span: daemon.settings.ttl };
             let before = daemon.leaves.get(who).and_then(|leave| leave.given);
             let said = daemon.leaves.get(who).map_or(Said::Nothing, |leave| leave.said.clone());
-            daemon.leaves.insert(who.clone(), Leave { asked: now, open: true, said, given: before });
+            daemon.leaves.insert(who.clone(), Leave { asked: local, open: true, said, given: before });
             daemon.questions.push(Question { due: now + after, who: who.clone(), given });
         }
     }
@@ -44,8 +46,9 @@ impl World {
             self.daemon(name).questions.extract_if(.., |question| question.due <= now).collect();
         for Question { who, given, .. } in &due {
             let said = self.answer_leave(name, who, given.span);
+            let local = self.clock(name);
             let leave = self.daemon(name).leaves.entry(who.clone());
-            let leave = leave.or_insert(Leave { asked: now, open: false, said: said.clone(), given: None });
+            let leave = leave.or_insert(Leave { asked: local, open: false, said: said.clone(), given: None });
             if said == Said::Promised {
                 leave.given = Some(*given);
             }
@@ -55,8 +58,8 @@ impl World {
     }
 
     fn answer_leave(&mut self, leader: &NodeName, who: &NodeName, span: Duration) -> Said {
-        let heard = self.linked(leader, who);
-        let until = self.now + span;
+        let heard = self.passes(Kind::Rest, leader, who) && self.nodes[who].stopped.daemon.is_none();
+        let until = self.clock(who) + span;
         let node = self.node(who);
         let Some(daemon) = node.daemon.as_ref().filter(|_| heard) else { return Said::Nothing };
         if daemon.held.is_some() || node.server.writable() {
@@ -78,8 +81,9 @@ impl World {
         span: Duration,
         until: Moment,
     ) {
-        let now = self.now;
-        let Some(held) = self.daemon(name).held.filter(|held| held.epoch == epoch && now < held.soft) else {
+        let local = self.clock(name);
+        let Some(held) = self.daemon(name).held.filter(|held| held.epoch == epoch && local < held.soft)
+        else {
             return;
         };
         let granted = authority(span, sent, epoch, held.revision);
@@ -87,6 +91,7 @@ impl World {
         let daemon = self.daemon(name);
         daemon.held = Some(Held { soft: held.soft.max(soft), hard: held.hard.max(granted.hard), ..held });
         daemon.leave_ends = Some((epoch, soft));
+        self.tell_fencer(name, sent, granted.hard);
     }
 
     /// Until when a leader whose key is gone, and nobody else's, goes on.
@@ -101,7 +106,7 @@ impl World {
     /// The leader keeps the record of all members; with the mode off it names nobody.
     pub(super) fn publish_record(&mut self, name: &NodeName) {
         let on = self.store.settings.failsafe_mode;
-        let now = self.now;
+        let now = self.clock(name);
         let daemon = self.daemon(name);
         let leads = daemon.leads(now) && daemon.reachable && daemon.settings.failsafe_mode == on;
         let epoch = daemon.held.map(|held| held.epoch);

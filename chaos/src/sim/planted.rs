@@ -37,6 +37,22 @@ pub enum Fault {
     PromiseForgotten,
     /// A candidate takes itself for one that needs to hear from nobody.
     QuorumForgotten,
+    /// Nothing but the daemon enforces the deadline.
+    NoFencer,
+    /// Nothing but the fencer enforces the deadline.
+    NoDeadline,
+    /// Authority counts from when the answer came.
+    CountsFromReply,
+    /// A session that is alive is taken for the lease.
+    KeepaliveIsOwnership,
+    /// A node whose loop hangs keeps its lease.
+    LoopUnwatched,
+    /// A lease that could not be renewed in time is renewed on.
+    RenewsForEver,
+    /// A request whose answer is lost counts as done.
+    UnknownIsDone,
+    /// What becomes writable does not prove the lease.
+    NoProof,
 }
 
 /// Every fault, a script in which it shows, and what its checker says.
@@ -78,6 +94,16 @@ pub const PLANTED: [(Fault, &str, &str); 14] = [
 ];
 
 impl World {
+    /// What a fault makes of a decision.
+    #[allow(clippy::unused_self, reason = "the faults to come use it")]
+    pub(super) fn pervert(
+        &self,
+        _name: &NodeName,
+        _seen: &coordinator::Observation,
+        _decision: &mut coordinator::Decision,
+    ) {
+    }
+
     /// What a fault adds to the turn of n2, which is a replica in every script, or of n1, which leads.
     pub(super) fn plant(&mut self, name: &NodeName) {
         let Some(fault) = self.planted.filter(|_| !self.quiet) else { return };

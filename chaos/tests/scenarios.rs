@@ -5,14 +5,14 @@
 // A test may stop at the first surprise.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)]
 
-mod world;
+mod reasons;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use world::{World, script};
+use chaos::sim::{self, World, script};
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
@@ -70,7 +70,7 @@ fn every_scenario_reads_as_written() {
 
 /// The reasons that the source declares, with what it says about each.
 fn declared() -> Vec<(String, String)> {
-    let source = include_str!("../src/reason.rs");
+    let source = include_str!("../../coordinator/src/reason.rs");
     let body = source.split_once("pub enum Reason {").expect("the reasons").1;
     let body = body.split_once("\n}\n").expect("their end").0;
     let mut found = Vec::new();
@@ -121,18 +121,6 @@ fn a_reason_that_no_scenario_shows_is_found() {
     assert_eq!(missing(&declared, shown()), ["Planted"]);
 }
 
-/// Plays what chance wrote for this seed; the world as it is when all faults have ended.
-fn by_chance(seed: u64) -> (World, String) {
-    let plot = world::plot::script(seed, 10);
-    let mut world = World::new(Some(seed));
-    world::plot::play(&plot, &mut world);
-    if world.violations.is_empty() {
-        world.say(">", "all faults end");
-        world.converge(Duration::from_secs(240));
-    }
-    (world, plot)
-}
-
 /// `MATRIARCH_SEED=n` plays one seed and prints its transcript; `MATRIARCH_SEEDS=n` plays so many.
 #[test]
 fn whatever_befalls_a_cluster_its_promises_hold() {
@@ -140,11 +128,12 @@ fn whatever_befalls_a_cluster_its_promises_hold() {
     let one = number("MATRIARCH_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MATRIARCH_SEEDS").unwrap_or(150),
+        None => 0..number("MATRIARCH_SEEDS").unwrap_or(40),
     };
     let mut wrong = Vec::new();
     for seed in seeds {
-        let (world, plot) = by_chance(seed);
+        let plot = sim::plot::script(seed, 10);
+        let (world, _) = sim::trial::live(seed, &plot, true);
         let short: Vec<&str> = plot.lines().take(5).collect();
         let plot = if one.is_some() { plot.clone() } else { short.join("\n") };
         if one.is_some() {
@@ -163,7 +152,7 @@ fn whatever_befalls_a_cluster_its_promises_hold() {
 /// Ten faults of the world itself: without each nothing is broken, with it its checker says so.
 #[test]
 fn every_checker_fires() {
-    for (fault, plot, says) in world::planted::PLANTED {
+    for (fault, plot, says) in sim::planted::PLANTED {
         let plot = format!("cluster n1=primary@1/500 n2=replica@1/500 n3=replica@1/500\n{plot}");
         let broken = |planted| {
             let mut world = World::new(None);
@@ -182,7 +171,7 @@ fn every_checker_fires() {
 
 #[test]
 fn the_book_lists_every_reason() {
-    let (page, missing) = world::book::page(&declared(), shown());
+    let (page, missing) = reasons::page(&declared(), shown());
     assert!(missing.is_empty(), "the book's samples lack {missing:?}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/reference/reasons.md");
     if blessing() {

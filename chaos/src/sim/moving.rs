@@ -34,9 +34,9 @@ impl World {
         self.store.passage = Some(Stand::Arriving(passage.clone()));
         self.store.commit();
         let now = self.now;
-        for name in self.names() {
-            let from = if name == passage.leader { now } else { now + passage.patience() };
-            if let Some(daemon) = &mut self.node(&name).daemon {
+        for name in self.names().iter() {
+            let from = if *name == passage.leader { now } else { now + passage.patience() };
+            if let Some(daemon) = &mut self.node(name).daemon {
                 daemon.arrival = Some(Arrival { passage: passage.clone(), from });
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::{NodeName, SynchronousMode};
 use coordinator::slots::slot_name;
 use coordinator::sync::{names, resolver::Wait};
-use coordinator::{Process, Sender, Step, SyncWrites};
+use coordinator::{Sender, Step, SyncWrites};
 use dcs::{Lsn, SyncState, Versioned};
 
 use super::World;
@@ -17,6 +17,9 @@ use super::verbs::Done;
 /// How long some process of a server works by an old list.
 const STRAGGLER: Duration = Duration::from_millis(1500);
 
+/// The sender process that serves a stranger.
+pub const STRANGER: i32 = 999;
+
 impl World {
     /// Who streams from a node.
     pub(super) fn senders(&self, name: &NodeName) -> Vec<Sender> {
@@ -24,7 +27,7 @@ impl World {
             let server = &node.server;
             let from = server.upstream.as_ref().is_some_and(|upstream| upstream.member == *name);
             let end = server.dir.as_ref().map(|dir| Lsn(dir.wal.end.saturating_sub(server.slack)));
-            (server.streaming && from).then(|| Sender {
+            (server.streaming && from && node.stopped.host.is_none()).then(|| Sender {
                 pid: i32::try_from(pid).unwrap_or_default(),
                 name: node.name.to_string(),
                 streaming: true,
@@ -32,7 +35,13 @@ impl World {
                 slot: Some(slot_name(node.name.as_str())),
             })
         };
-        self.nodes.values().enumerate().filter_map(of).collect()
+        let mut senders: Vec<Sender> = self.nodes.values().enumerate().filter_map(of).collect();
+        if let Some(stranger) = &self.nodes[name].server.stranger {
+            let flushed = self.nodes[name].server.dir.as_ref().map(|dir| Lsn(dir.wal.end));
+            let name = stranger.clone();
+            senders.push(Sender { pid: STRANGER, name, streaming: true, flushed, slot: None });
+        }
+        senders
     }
 
     /// What a planted fault keeps a replica from knowing.
@@ -58,9 +67,11 @@ impl World {
             self.soon(name);
             return Ok(());
         }
-        if !self.connected(name) {
-            return Err("the store does not answer".to_owned());
+        let asked = self.asks(name, true);
+        if asked.is_err() && self.chances.are_there() {
+            self.doubt(name);
         }
+        let known = asked?;
         let found = self.store.sync.as_ref().map(|sync| sync.revision);
         match step {
             Step::WriteSync { sync, guard } if found == *guard => {
@@ -73,7 +84,14 @@ impl World {
                 let revision = self.store.commit();
                 self.daemon(name).sync = SyncWrites { written: Some(revision), doubtful: false };
             }
-            _ => return Err("somebody else changed the record".to_owned()),
+            _ => {
+                self.daemon(name).sync.doubtful = false;
+                return Err("somebody else changed the record".to_owned());
+            }
+        }
+        if !known {
+            self.doubt(name);
+            return Err("the store did not answer in time".to_owned());
         }
         Ok(())
     }
@@ -87,6 +105,19 @@ impl World {
         server.waiting.clear();
     }
 
+    /// How the last write of the record ended is not known.
+    fn doubt(&mut self, name: &NodeName) {
+        self.daemon(name).sync.doubtful = true;
+    }
+
+    /// Ends a sender that serves a stranger.
+    pub(super) fn evict(&mut self, name: &NodeName, pids: &[i32]) {
+        if pids.contains(&STRANGER) {
+            self.node(name).server.stranger = None;
+            self.hit("F133");
+        }
+    }
+
     /// A commit is written here; the client hears of it when enough standbys have it.
     pub(super) fn commit(&mut self, name: &NodeName, wal: Wal) {
         self.node(name).server.waiting.push(wal);
@@ -96,14 +127,17 @@ impl World {
 
     /// Commits whose wait is over, by any list that some process may still work by.
     pub(super) fn acknowledge(&mut self) {
+        if self.nodes.values().all(|node| node.server.waiting.is_empty()) {
+            return;
+        }
         let now = self.now;
-        for name in self.names() {
-            self.node(&name).server.stragglers.retain(|(until, _)| *until > now);
-            let server = &self.nodes[&name].server;
-            if server.waiting.is_empty() || !server.writable() || server.process != Process::Postmaster {
+        for name in self.names().iter() {
+            self.node(name).server.stragglers.retain(|(until, _)| *until > now);
+            let server = &self.nodes[name].server;
+            if server.waiting.is_empty() || !server.writable() || self.nodes[name].stopped.host.is_some() {
                 continue;
             }
-            let ignored = self.planted == Some(Fault::NobodyWaits);
+            let ignored = self.nobody_waits();
             let lists: Vec<Wait<String>> = server
                 .stragglers
                 .iter()
@@ -111,7 +145,7 @@ impl World {
                 .chain([&server.names])
                 .map(|text| if ignored { Wait::Nobody } else { names::read(text) })
                 .collect();
-            let senders = self.senders(&name);
+            let senders = self.senders(name);
             let has = |standby: &String, wal: &Wal| {
                 senders.iter().any(|sender| sender.is_for(standby) && sender.flushed >= Some(Lsn(wal.end)))
             };
@@ -125,7 +159,7 @@ impl World {
                 })
             };
             let (done, waiting) = server.waiting.clone().into_iter().partition(|wal| enough(wal));
-            self.node(&name).server.waiting = waiting;
+            self.node(name).server.waiting = waiting;
             let done: Vec<Wal> = done;
             let promises = self.store.settings.synchronous_mode != SynchronousMode::Off
                 && self
@@ -133,39 +167,9 @@ impl World {
                     .sync
                     .as_ref()
                     .is_some_and(|sync| sync.value.leader.as_deref() == Some(name.as_str()));
-            if promises {
-                self.promised.extend(done.iter().cloned());
+            for log in &done {
+                self.told(name, log, promises);
             }
-            self.acknowledged.extend(done);
-        }
-    }
-
-    /// Whoever leads and takes writes has every commit that was acknowledged while the mode was on, unless an operator
-    /// accepted the loss.
-    pub(super) fn nothing_promised_is_lost(&mut self) {
-        let now = self.now;
-        if self.store.settings.synchronous_mode == SynchronousMode::Off || self.store.sync.is_none() {
-            self.promised.clear();
-        }
-        let leading = self.nodes.values().find(|node| {
-            node.server.writable()
-                && node.daemon.as_ref().is_some_and(|daemon| daemon.leads(now))
-                && self.store.leader.as_ref().is_some_and(|leader| leader.name == node.name)
-        });
-        let Some(node) = leading else { return };
-        let Some(wal) = node.server.dir.as_ref().map(|dir| dir.wal.clone()) else { return };
-        let (name, asked) = (node.name.clone(), self.store.failover.is_some());
-        if self.losing {
-            let taken = self.store.sync.as_ref().and_then(|sync| sync.value.leader.clone());
-            if !asked && taken.as_deref() == Some(name.as_str()) {
-                self.losing = false;
-                self.promised.retain(|written| written.is_part_of(&wal));
-            }
-            return;
-        }
-        if let Some(lost) = self.promised.iter().find(|written| !written.is_part_of(&wal)) {
-            let at = Lsn(lost.end);
-            self.broken(format!("{name} takes writes and lacks a commit at {at} that was acknowledged"));
         }
     }
 

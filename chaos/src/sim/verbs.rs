@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::NodeName;
-use coordinator::{Bootstrap, Consent, Process, Wish};
-use dcs::{Epoch, Failover, Initialize, Leader, SystemId, Timeline, Versioned};
+use coordinator::{Bootstrap, Consent, Wish};
+use dcs::{Failover, SystemId, Timeline, Versioned};
 
 use super::node::Daemon;
 use super::script::{duration, position};
@@ -17,6 +17,12 @@ pub(super) type Done = Result<(), String>;
 impl World {
     /// Does what one line says.
     pub(super) fn verb(&mut self, words: &[&str]) -> Done {
+        self.mark_verb(words);
+        if let Some(done) = self.fault(words) {
+            done?;
+            self.run(Duration::ZERO);
+            return Ok(());
+        }
         match words {
             ["cluster", parts @ ..] => self.cluster(parts),
             ["wait", span] => {
@@ -30,34 +36,14 @@ impl World {
             ["failover", rest @ ..] => self.handover(false, rest),
             ["heal"] => {
                 self.cuts.clear();
-                Ok(())
-            }
-            ["store", "down"] => {
-                self.store.up = false;
-                Ok(())
-            }
-            ["store", "up"] => {
-                self.store_returns();
+                self.deaf.clear();
+                self.kinds.clear();
                 Ok(())
             }
             ["cut", one, other] => self.cut(one, other),
-            ["delete-leader-key"] => {
-                self.store.leader = None;
-                self.store.commit();
-                Ok(())
-            }
-            ["overwrite-leader-key", name] => {
-                let (name, revision) = (known(self, name)?, self.store.commit());
-                self.store.leader = Some(Leader { name, epoch: Epoch(revision.0), revision, lease: 0 });
-                Ok(())
-            }
             ["leave-store", name] => self.leave_store(name),
             ["reach-new-store"] => {
                 self.reach_new_store();
-                Ok(())
-            }
-            ["wipe-store"] => {
-                self.wipe_store();
                 Ok(())
             }
             ["stays", why @ ..] => {
@@ -76,23 +62,12 @@ impl World {
     }
 
     fn verb_on(&mut self, verb: &str, name: &NodeName, rest: &[&str]) -> Done {
-        let now = self.now;
+        let now = self.clock(name);
+        if let Some(done) = self.fault_on(verb, name, rest) {
+            return done;
+        }
         match (verb, rest) {
-            ("kill", []) => {
-                let node = self.node(name);
-                (node.daemon, node.up) = (None, false);
-                node.server.crash(Process::Gone);
-                node.server.process = Process::Gone;
-            }
-            ("kill-daemon", []) => self.node(name).daemon = None,
             ("start", []) => self.start_node(name),
-            ("kill-postmaster", left) => {
-                let remnants =
-                    if left == ["leaving", "backends"] { Process::Remnants } else { Process::Gone };
-                self.node(name).server.crash(remnants);
-                self.node(name).server.crashed = Some(now);
-                self.wake(name);
-            }
             ("partition", []) => {
                 for other in self.names().iter().map(NodeName::as_str).chain(["store"]) {
                     self.cut(name.as_str(), other)?;
@@ -187,12 +162,15 @@ impl World {
     }
 
     pub(super) fn start_node(&mut self, name: &NodeName) {
-        let (now, settings) = (self.now, self.store.settings.clone());
+        let (now, local, settings) = (self.now, self.clock(name), self.store.settings.clone());
         let node = self.node(name);
-        node.up = true;
+        (node.up, node.unfenceable) = (true, false);
         if node.daemon.is_none() {
-            node.daemon = Some(Daemon::new(now, settings));
+            node.daemon = Some(Daemon::new(now, local, settings));
             node.exited = None;
+            if self.nodes[name].fencer.as_ref().is_none_or(|fencer| fencer.stopped.is_some()) {
+                self.new_fencer(name);
+            }
         }
     }
 
@@ -202,28 +180,6 @@ impl World {
             self.cuts.insert((first.to_owned(), second.to_owned()));
         }
         Ok(())
-    }
-
-    /// While it was away nobody's session ran out: a new etcd leader extends them all.
-    pub(super) fn store_returns(&mut self) {
-        if self.store.up {
-            return;
-        }
-        self.store.up = true;
-        let until = self.now + self.store.settings.ttl;
-        self.store.sessions.values_mut().for_each(|at| *at = until);
-    }
-
-    fn wipe_store(&mut self) {
-        self.store.leader = None;
-        self.store.members.clear();
-        self.store.sessions.clear();
-        self.store.initialize = Initialize::Absent;
-        self.store.identities.clear();
-        (self.store.history, self.store.config, self.store.failover) = (None, None, None);
-        (self.store.sync, self.store.failsafe) = (None, None);
-        self.store.status = dcs::Status::default();
-        self.store.commit();
     }
 
     fn write(&mut self, name: &NodeName, bytes: u64) -> Done {
@@ -294,7 +250,7 @@ impl World {
                 candidate => failover.candidate = Some(candidate.to_owned()),
             }
         }
-        self.losing |= failover.leader.is_none();
+        self.law.losing |= failover.leader.is_none();
         let revision = self.store.commit();
         self.store.failover = Some(Versioned { value: failover, revision });
         Ok(())
@@ -316,58 +272,31 @@ impl World {
     /// All faults end; what the script or chance broke is whole again.
     pub(super) fn end_faults(&mut self) {
         self.cuts.clear();
+        self.deaf.clear();
+        self.kinds.clear();
         self.store_returns();
+        (self.store.full, self.store.slow, self.store.watch_delay) = (false, 0, Duration::ZERO);
         let settings = Arc::make_mut(&mut self.store.settings);
         settings.pause = false;
         self.store.commit();
-        for name in self.names() {
-            let node = self.node(&name);
+        let now = self.now;
+        for name in self.names().iter() {
+            let node = self.node(name);
             node.fails.clear();
             node.slow.clear();
             node.server.frozen = false;
             node.server.slack = 0;
             node.server.hung = None;
-            self.start_node(&name);
+            node.server.suspended = false;
+            (node.server.replay_paused, node.server.unreplayed, node.server.stranger) = (false, 0, None);
+            (node.poor_line, node.far) = (0, Duration::ZERO);
+            if let Some((_, until, _)) = &mut node.stopped.host {
+                *until = now;
+            }
+            self.wake_up(name);
+            self.goes_on(name);
+            self.start_node(name);
         }
-    }
-
-    /// Whether the leader has every acknowledged write.
-    fn keeps_everything(&self) -> bool {
-        let leader = self.store.leader.as_ref().and_then(|leader| self.nodes.get(&leader.name));
-        let wal = leader.and_then(|node| Some(&node.server.dir.as_ref()?.wal));
-        wal.is_some_and(|wal| self.acknowledged.iter().all(|written| written.is_part_of(wal)))
-    }
-
-    /// `expect leader n2`, `expect nobody leads`, `expect streaming n1`, `expect primary n1`, `expect nothing lost` …
-    fn expect(&mut self, what: &[&str]) -> Done {
-        let leader = self.store.leader.as_ref().map(|leader| leader.name.to_string());
-        let met = match what {
-            ["leader", name] => {
-                leader.as_deref() == Some(*name) && {
-                    let name = known(self, name)?;
-                    self.nodes[&name].server.writable()
-                }
-            }
-            ["nobody", "leads"] => leader.is_none(),
-            ["sync", wanted @ ..] => self.synchronous_are(wanted),
-            ["waiting", name] => !self.nodes[&known(self, name)?].server.waiting.is_empty(),
-            ["nothing", "lost"] => self.keeps_everything(),
-            ["something", "lost"] => !self.keeps_everything(),
-            [state, name] => {
-                let node = &self.nodes[&known(self, name)?];
-                match *state {
-                    "streaming" => node.server.streaming,
-                    "primary" => node.server.writable(),
-                    "stopped" => node.server.process == Process::Gone,
-                    "standby" => node.server.process == Process::Postmaster && !node.server.primary,
-                    "exited" => node.exited.is_some(),
-                    "data" => node.server.dir.is_some(),
-                    _ => return Err("unknown expectation".into()),
-                }
-            }
-            _ => return Err("unknown expectation".into()),
-        };
-        met.then_some(()).ok_or_else(|| format!("it is not so; leader: {leader:?}, {:?}", self.unwell()))
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use coordinator::{Control, ControlState, Data, Process, Unfinished, Upstream};
-use dcs::{Lsn, Moment, SystemId, Timeline};
+use dcs::{Epoch, Lsn, Moment, SystemId, Timeline};
 
 /// One timeline of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +142,20 @@ pub struct Server {
     pub names: String,
     /// Earlier ones, and until when some process works by each.
     pub stragglers: Vec<(Moment, String)>,
+    /// When WAL that is on its way arrives.
+    pub arrives: Option<Moment>,
+    /// Bytes that are here and not replayed.
+    pub unreplayed: u64,
+    /// Replay is paused.
+    pub replay_paused: bool,
+    /// The reign under which it was last made to take writes.
+    pub reign: Option<Epoch>,
+    /// Its recovery ends then, for this reign, above this timeline.
+    pub promotes: Option<(Moment, Epoch, Timeline)>,
+    /// What is being started will not come up, for this reason.
+    pub doomed: Option<String>,
+    /// Somebody streams under the name of this member.
+    pub stranger: Option<String>,
     /// By how many bytes what it says it has on disk lags.
     pub slack: u64,
     /// Commits that nobody was told of yet.
@@ -166,6 +180,13 @@ impl Default for Server {
             torn: false,
             names: String::new(),
             stragglers: Vec::new(),
+            arrives: None,
+            unreplayed: 0,
+            replay_paused: false,
+            reign: None,
+            promotes: None,
+            doomed: None,
+            stranger: None,
             slack: 0,
             waiting: Vec::new(),
         }
@@ -203,6 +224,7 @@ impl Server {
             return;
         }
         self.process = left;
+        self.promotes = None;
         self.waiting.clear();
         self.streaming = false;
         self.hung = None;
@@ -222,6 +244,7 @@ impl Server {
             }
         }
         self.process = Process::Gone;
+        self.promotes = None;
         self.waiting.clear();
         self.streaming = false;
         self.hung = None;

@@ -2,34 +2,56 @@
 //! store, links, one clock. Every node runs the production `decide`, and every
 //! step it takes is carried out here. No real time, no files, no sockets.
 
-#![allow(dead_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a world that contradicts itself must stop at once: its judgements would be worth nothing"
+)]
 
-pub mod book;
+pub mod catalogue;
+pub mod chance;
 mod check;
+mod clock;
+pub mod command;
+mod expect;
 mod failsafe;
+mod faults;
+mod fencer;
 mod jobs;
+mod law;
+pub mod many;
+mod marks;
 mod moving;
+mod network;
 mod node;
 pub mod planted;
 pub mod plot;
 mod renew;
+mod replication;
 pub mod script;
 mod server;
 mod setup;
 mod steps;
+mod stopped;
 mod store;
 mod synchronous;
+pub mod trial;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::NodeName;
-use coordinator::{Asked, Outcome, Peer, Process, Task};
-use dcs::{Lsn, Moment};
+use coordinator::{Asked, Outcome, Peer, Task};
+use dcs::Moment;
 
+use chance::{Chances, Stream};
+use network::Kind;
 use node::{Daemon, Node};
 use planted::Fault;
+pub use steps::variant;
 use store::Store;
 
 /// How long the store's watch takes to tell.
@@ -51,26 +73,39 @@ pub struct World {
     pub nodes: BTreeMap<NodeName, Node>,
     /// Broken links, in both directions; the store is called "store".
     pub cuts: BTreeSet<(String, String)>,
+    /// What is cut in one direction only.
+    pub deaf: BTreeSet<(String, String)>,
+    /// What is cut between two nodes for one kind of talk only.
+    pub kinds: BTreeSet<(Kind, NodeName, NodeName)>,
     pub planted: Option<Fault>,
-    /// Everything that a client was told is written: the log as it was then.
-    pub acknowledged: Vec<server::Wal>,
-    /// Those of them that must never be lost.
-    pub promised: Vec<server::Wal>,
-    /// An operator accepts a loss.
-    pub losing: bool,
+    /// What clients were told, and may count on.
+    pub law: law::Ledger,
+    /// Rows of the catalogue of failures that this world has been through.
+    pub marks: BTreeSet<&'static str>,
+    /// When the clients write next.
+    clients_due: Option<Moment>,
     /// The transcript.
     pub log: Vec<String>,
     /// The names of the reasons that the transcript shows.
     pub shown: BTreeSet<String>,
     /// Broken invariants.
     pub violations: Vec<String>,
+    /// A digest of everything that happened.
+    pub digest: u64,
+    /// Events so far.
+    pub events: u64,
+    /// No transcript is kept.
+    pub mute: bool,
     /// Nothing is written while the cluster is being set up.
     pub quiet: bool,
     /// The script says that this cluster cannot come together unaided.
     pub stays: Option<String>,
+    roster: Arc<[NodeName]>,
     mints: u64,
+    /// As it was when the transcript began.
+    mints_then: u64,
     requests: u64,
-    random: Option<u64>,
+    pub(crate) chances: Chances,
     told: u64,
     both_since: Option<Moment>,
 }
@@ -78,36 +113,43 @@ pub struct World {
 impl World {
     pub fn new(seed: Option<u64>) -> Self {
         Self {
-            now: Moment(1_000_000_000_000),
+            now: clock::DAWN,
             store: Store::new(),
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            kinds: BTreeSet::new(),
             planted: None,
-            acknowledged: Vec::new(),
-            promised: Vec::new(),
-            losing: false,
+            law: law::Ledger::default(),
+            marks: BTreeSet::new(),
+            clients_due: None,
             log: Vec::new(),
             shown: BTreeSet::new(),
             violations: Vec::new(),
+            digest: 0xCBF2_9CE4_8422_2325,
+            events: 0,
+            mute: false,
             quiet: false,
             stays: None,
+            roster: Arc::new([]),
             mints: 0,
+            mints_then: 0,
             requests: 0,
-            random: seed,
+            chances: Chances::new(seed),
             told: 0,
             both_since: None,
         }
     }
 
-    /// The next of a repeatable sequence; always 0 without a seed.
-    pub fn random(&mut self, below: u64) -> u64 {
-        let Some(state) = &mut self.random else { return 0 };
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*state >> 33) % below.max(1)
+    pub(crate) fn jitter(&mut self, millis: u64) -> Duration {
+        Duration::from_millis(self.chances.roll(Stream::Net, millis))
     }
 
-    pub(crate) fn jitter(&mut self, millis: u64) -> Duration {
-        Duration::from_millis(self.random(millis))
+    /// This row of the catalogue was met.
+    pub(crate) fn hit(&mut self, row: &'static str) {
+        if !self.quiet {
+            self.marks.insert(row);
+        }
     }
 
     fn node(&mut self, name: &NodeName) -> &mut Node {
@@ -118,31 +160,38 @@ impl World {
         self.node(name).daemon.as_mut().expect("a running daemon")
     }
 
-    pub(crate) fn names(&self) -> Vec<NodeName> {
-        self.nodes.keys().cloned().collect()
-    }
-
-    /// Whether two ends can talk; `store` is an end too.
-    pub(crate) fn link(&self, one: &str, other: &str) -> bool {
-        let (first, second) = if one < other { (one, other) } else { (other, one) };
-        !self.cuts.contains(&(first.to_owned(), second.to_owned()))
+    /// The nodes' names, apart from the nodes.
+    pub(crate) fn names(&mut self) -> Arc<[NodeName]> {
+        if self.roster.len() != self.nodes.len() {
+            self.roster = self.nodes.keys().cloned().collect();
+        }
+        self.roster.clone()
     }
 
     pub(crate) fn linked(&self, one: &NodeName, other: &NodeName) -> bool {
-        self.link(one.as_str(), other.as_str()) && self.nodes.get(other).is_some_and(|node| node.up)
+        self.hears(one.as_str(), other.as_str())
+            && self.hears(other.as_str(), one.as_str())
+            && [one, other]
+                .iter()
+                .all(|end| self.nodes.get(*end).is_some_and(|node| node.up && node.stopped.host.is_none()))
     }
 
     /// Whether a daemon can talk to the store.
     pub(crate) fn connected(&self, name: &NodeName) -> bool {
-        self.store.up && self.link(name.as_str(), "store")
+        self.store.up && self.hears(name.as_str(), "store") && self.hears("store", name.as_str())
     }
 
     pub(crate) fn say(&mut self, who: &str, what: &str) {
-        if self.quiet {
+        if self.quiet || self.mute {
             return;
         }
         let since = self.now.0.saturating_sub(self.told) / 100_000_000;
         self.log.push(format!("{:>6} {who:<6} {what}", format!("{}.{}", since / 10, since % 10)));
+    }
+
+    /// Adds to the digest (FNV-1a over words).
+    pub(crate) fn digest(&mut self, word: u64) {
+        self.digest = (self.digest ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
     }
 
     pub(crate) fn broken(&mut self, what: String) {
@@ -156,6 +205,8 @@ impl World {
     pub(crate) fn begin_transcript(&mut self) {
         self.quiet = false;
         self.told = self.now.0;
+        self.mints_then = self.mints;
+        self.clients_due = self.chances.are_there().then_some(self.now);
     }
 
     /// Lets time pass.
@@ -164,6 +215,7 @@ impl World {
         self.settle();
         while let Some(at) = self.next_event().filter(|at| *at <= end) {
             self.now = self.now.max(at);
+            self.events += 1;
             self.event();
         }
         self.now = end;
@@ -171,20 +223,32 @@ impl World {
     }
 
     fn next_event(&self) -> Option<Moment> {
-        let daemons = self.nodes.values().filter_map(|node| node.daemon.as_ref()).map(Daemon::next);
-        daemons.chain(self.store.sessions.values().copied()).min()
+        let nodes = self.nodes.values().filter_map(|node| node.next());
+        let sessions = self.store.sessions.values().copied();
+        nodes.chain(sessions).chain(self.clients_due).chain(self.store.back).min()
     }
 
     /// Everything that is due now.
     fn event(&mut self) {
+        if self.store.back.take_if(|at| *at <= self.now).is_some() {
+            self.store_returns();
+        }
         for told in self.store.expire(self.now) {
             self.say("store", &told);
         }
-        for name in self.names() {
-            if self.nodes[&name].daemon.is_some() {
-                self.attend(&name);
+        for name in self.names().iter() {
+            self.wake_up(name);
+            if self.nodes[name].stopped.host.is_some() {
+                continue;
+            }
+            self.fence(name);
+            self.promote_unattended(name);
+            let stopped = self.nodes[name].stopped.daemon.is_some();
+            if self.nodes[name].daemon.is_some() && !stopped {
+                self.attend(name);
             }
         }
+        self.clients();
         self.settle();
     }
 
@@ -193,11 +257,11 @@ impl World {
         self.pump();
         self.acknowledge();
         let revision = self.store.revision;
-        for name in self.names() {
-            let delay = WATCH + self.jitter(20);
-            let connected = self.connected(&name);
+        for name in self.names().iter() {
+            let delay = WATCH + self.jitter(20) + self.store.watch_delay;
+            let connected = self.connected(name);
             let due = self.now + delay;
-            if let Some(daemon) = self.node(&name).daemon.as_mut()
+            if let Some(daemon) = self.node(name).daemon.as_mut()
                 && connected
                 && daemon.reachable
                 && daemon.view_due.is_none()
@@ -212,36 +276,42 @@ impl World {
     /// One daemon: what arrived for it, its lease, its job, its turn.
     fn attend(&mut self, name: &NodeName) {
         let now = self.now;
-        let mut woken = self.renew(name);
+        let mut woken = self.nodes[name].stopped.lease.is_none() && self.renew(name);
+        if self.nodes[name].stopped.turns.is_some() {
+            return;
+        }
         woken |= self.arrivals(name) | self.leaves_arrive(name);
         let daemon = self.daemon(name);
         if let Some((job, _)) = daemon.job.take_if(|(_, ends)| *ends <= now) {
             let failure = self.job_ends(name, &job.task).err();
+            self.mark_job(name, &job, failure.as_deref());
             if let Task::Restart { request: Some(id), .. } = job.task {
                 self.daemon(name).requests.retain(|request| request.id != id);
                 let how = if failure.is_none() { "restarted" } else { "the restart failed" };
                 self.say(name.as_str(), &format!("(request {id} is answered: {how})"));
             }
-            self.daemon(name).ended = Some(Outcome { task: job.task, at: now, failure });
+            let at = self.clock(name);
+            self.daemon(name).ended = Some(Outcome { task: job.task, at, failure });
             woken = true;
         }
         if woken || self.daemon(name).wake <= now {
+            self.daemon(name).turned = now;
             self.turn(name);
-        }
-        if self.nodes[name].daemon.is_some() {
-            self.publish(name);
+            if self.nodes[name].daemon.is_some() {
+                self.publish(name);
+            }
         }
     }
 
     fn arrivals(&mut self, name: &NodeName) -> bool {
-        let (now, connected) = (self.now, self.connected(name));
+        let (now, local, connected) = (self.now, self.clock(name), self.connected(name));
         let mut woken = false;
         if self.daemon(name).view_due.take_if(|due| *due <= now).is_some() && connected {
             let (view, settings) = (self.store.view(), self.store.settings.clone());
             let daemon = self.daemon(name);
             daemon.view = Some(view);
             daemon.settings = settings;
-            daemon.seen = now;
+            daemon.seen = local;
             woken = true;
         }
         let due: Vec<NodeName> = self
@@ -251,69 +321,23 @@ impl World {
             .map(|(_, who)| who)
             .collect();
         for who in due {
-            let heard = self.linked(name, &who) && self.nodes[&who].daemon.is_some();
-            let answer = if heard { Asked::Answered(now, self.nodes[&who].answer()) } else { Asked::Nothing };
+            let other = &self.nodes[&who];
+            let awake = other.daemon.is_some() && other.stopped.daemon.is_none();
+            let heard = self.passes(Kind::Rest, name, &who) && awake;
+            let answer =
+                if heard { Asked::Answered(local, self.nodes[&who].answer()) } else { Asked::Nothing };
             let daemon = self.daemon(name);
-            let asked = daemon.peers.get(&who).map_or(now, |peer| peer.asked);
+            let asked = daemon.peers.get(&who).map_or(local, |peer| peer.asked);
             daemon.peers.insert(who, Peer { asked, answer });
             woken = true;
         }
         if let Some((_, who, epoch)) = self.daemon(name).history_due.take_if(|(due, ..)| *due <= now) {
-            let read = self.linked(name, &who).then(|| self.nodes[&who].lineage(epoch)).flatten();
+            let read = self.passes(Kind::Wal, name, &who).then(|| self.nodes[&who].lineage(epoch)).flatten();
             if read.is_some() {
                 self.daemon(name).history = read;
             }
             woken = true;
         }
         woken
-    }
-
-    /// Replication: every standby that can stream has all that its upstream has.
-    pub(crate) fn pump(&mut self) {
-        // Twice, so that what cascades arrives too.
-        for _ in 0..2 {
-            for name in self.names() {
-                self.stream(&name);
-            }
-        }
-    }
-
-    fn stream(&mut self, name: &NodeName) {
-        let server = &self.nodes[name].server;
-        let upstream = server.upstream.as_ref().map(|upstream| upstream.member.clone());
-        let able = self.nodes[name].up && server.process == Process::Postmaster && !server.primary;
-        let source =
-            upstream.filter(|from| able && !server.frozen && from != name && self.linked(name, from));
-        let source = source.and_then(|from| {
-            let server = &self.nodes.get(&from)?.server;
-            let open = server.process == Process::Postmaster;
-            Some((from, server.dir.as_ref().filter(|_| open)?.wal.clone()))
-        });
-        let (Some((from, theirs)), Some(mine)) = (source, server.dir.as_ref().map(|dir| dir.wal.clone()))
-        else {
-            self.node(name).server.streaming = false;
-            return;
-        };
-        // As Postgres does: by number only.
-        let (own, leads) = (mine.timeline(), theirs.timeline());
-        let possible = if own == leads {
-            mine.end <= theirs.end
-        } else {
-            theirs.switches().iter().any(|(past, at)| *past == own && Lsn(mine.end) <= *at)
-        };
-        if possible && !mine.is_part_of(&theirs) {
-            self.broken(format!("{name} streams from {from}, and their histories are not the same"));
-        }
-        let server = &mut self.node(name).server;
-        server.streaming = possible;
-        if possible && server.torn && server.hung.take().is_some() {
-            server.torn = false;
-        }
-        if let Some(dir) = server.dir.as_mut().filter(|_| possible) {
-            dir.wal = theirs;
-            if dir.floor.is_some_and(|floor| Lsn(dir.wal.end) >= floor) {
-                dir.floor = None;
-            }
-        }
     }
 }

@@ -7,22 +7,36 @@ use std::time::Duration;
 
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
+use coordinator::failsafe::{Failsafe, Leave, Promise};
 use coordinator::{
     Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres,
-    Process, Repair, Request, Running, Slot, Standby, SyncWrites, Wish,
+    Process, Reason, Repair, Request, Running, Slot, Standby, SyncWrites, Wish,
 };
 use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
 
-use coordinator::failsafe::{Failsafe, Leave, Promise};
-
+use super::clock::Clock;
 use super::failsafe::Question;
+use super::fencer::Fencer;
+use super::renew::Flight;
 use super::server::Server;
+use super::stopped::Stopped;
 
 /// A host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Node {
     pub name: NodeName,
     pub up: bool,
+    pub clock: Clock,
+    /// What the wall clock is ahead, in seconds.
+    pub wall_ahead: i64,
+    pub fencer: Option<Fencer>,
+    /// No fencer can be started here.
+    pub unfenceable: bool,
+    pub stopped: Stopped,
+    /// How many of a hundred messages to the store, or back, are lost.
+    pub poor_line: u64,
+    /// How long WAL takes to here.
+    pub far: Duration,
     pub tags: Tags,
     pub withheld: Vec<String>,
     pub bootstrap: Bootstrap,
@@ -40,7 +54,7 @@ pub struct Node {
 }
 
 /// A running daemon.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Daemon {
     pub started: Moment,
     pub past: Past,
@@ -56,6 +70,15 @@ pub struct Daemon {
     pub sync: SyncWrites,
     pub arrival: Option<Arrival>,
     pub renew_due: Moment,
+    pub flight: Option<Flight>,
+    /// When it last took a turn.
+    pub turned: Moment,
+    /// Since when it has had no fencer that answers.
+    pub unguarded: Option<Moment>,
+    /// Since when its server has taken writes without any lease.
+    pub naked: Option<Moment>,
+    /// When the position was last published.
+    pub told_position: Option<Moment>,
     pub job: Option<(Job, Moment)>,
     pub ended: Option<Outcome>,
     pub history: Option<LeaderHistory>,
@@ -70,28 +93,33 @@ pub struct Daemon {
     pub ending: Option<Wish>,
     pub wake: Moment,
     pub published: Option<Member>,
-    /// The last line of the transcript.
-    pub last: String,
+    /// Why it last decided as it did.
+    pub last: Option<Reason>,
     /// When each step was taken, within the last minute.
     pub taken: BTreeMap<String, Vec<Moment>>,
 }
 
 impl Daemon {
-    pub fn new(now: Moment, settings: Arc<ClusterConfig>) -> Self {
+    pub fn new(now: Moment, local: Moment, settings: Arc<ClusterConfig>) -> Self {
         Self {
-            started: now,
+            started: local,
             past: Past::default(),
             settings,
             view: None,
             view_due: None,
             reachable: false,
-            seen: now,
+            seen: local,
             session: None,
             held: None,
             released: None,
             sync: SyncWrites::default(),
             arrival: None,
             renew_due: now,
+            flight: None,
+            turned: now,
+            unguarded: None,
+            naked: None,
+            told_position: None,
             job: None,
             ended: None,
             history: None,
@@ -105,19 +133,27 @@ impl Daemon {
             ending: None,
             wake: now,
             published: None,
-            last: String::new(),
+            last: None,
             taken: BTreeMap::new(),
         }
     }
 
-    /// When it has to be looked at again.
-    pub fn next(&self) -> Moment {
-        let mut at = self.wake.min(self.renew_due);
+    /// When it has to be looked at again, given the clock of its host.
+    fn next(&self, clock: &Clock, stopped: &Stopped) -> Moment {
+        let never = Moment(u64::MAX);
+        let mut at = never;
+        if stopped.lease.is_none() {
+            at = self.flight.as_ref().map_or(self.renew_due, Flight::next);
+            if let Some(held) = &self.held {
+                at = at.min(clock.reaches(held.hard));
+            }
+        }
+        if stopped.turns.is_some() {
+            return at;
+        }
+        at = at.min(self.wake);
         if let Some((_, ends)) = &self.job {
             at = at.min(*ends);
-        }
-        if let Some(held) = &self.held {
-            at = at.min(held.hard);
         }
         let arrivals = self.answers_due.iter().map(|(due, _)| *due);
         let others = self.view_due.into_iter().chain(self.history_due.iter().map(|(due, ..)| *due));
@@ -143,6 +179,13 @@ impl Node {
         Self {
             name: NodeName::new(name).expect("a name"),
             up: true,
+            clock: Clock::default(),
+            wall_ahead: 0,
+            fencer: Some(Fencer::default()),
+            unfenceable: false,
+            stopped: Stopped::default(),
+            poor_line: 0,
+            far: Duration::ZERO,
             tags: Tags::default(),
             withheld: Vec::new(),
             bootstrap: Bootstrap::Initdb,
@@ -156,13 +199,34 @@ impl Node {
         }
     }
 
+    /// Neither the daemon nor the fencer can act: only a watchdog could (F37).
+    pub fn is_unfenced(&self) -> bool {
+        let lease = self.daemon.is_none() || self.stopped.daemon.is_some() || self.stopped.lease.is_some();
+        lease && self.fencer.as_ref().is_none_or(|fencer| fencer.stopped.is_some())
+    }
+
+    /// When something happens here next.
+    pub fn next(&self) -> Option<Moment> {
+        if let Some((_, until, _)) = self.stopped.host {
+            return Some(until);
+        }
+        let fires =
+            self.fencer.as_ref().filter(|fencer| fencer.stopped.is_none()).and_then(|fencer| fencer.fires);
+        let daemon = match self.stopped.daemon {
+            Some(_) => None,
+            None => self.daemon.as_ref().map(|daemon| daemon.next(&self.clock, &self.stopped)),
+        };
+        let recovery = self.server.promotes.as_ref().map(|(ends, ..)| *ends);
+        [fires, daemon, recovery, self.server.arrives].into_iter().flatten().min()
+    }
+
     pub fn running(&self, now: Moment) -> Option<Running> {
         let dir = self.server.dir.as_ref().filter(|_| self.server.answers())?;
         let standby = (!self.server.primary).then_some(Standby {
             received: Some(Lsn(dir.wal.end)),
-            replayed: Lsn(dir.wal.end),
+            replayed: Lsn(dir.wal.end.saturating_sub(self.server.unreplayed)),
             streaming: self.server.streaming,
-            paused: false,
+            paused: self.server.replay_paused,
         });
         let slots = self.server.slots.iter().map(|(name, at)| Slot {
             name: name.clone(),
@@ -188,7 +252,7 @@ impl Node {
         let daemon = self.daemon.as_ref()?;
         let scheduled = daemon.view.as_ref().and_then(|view| {
             let at: i64 = view.failover.as_ref()?.value.scheduled_at.as_ref()?.parse().ok()?;
-            Some(at - i64::try_from(now.0 / 1_000_000_000).ok()?)
+            Some(at - i64::try_from(self.clock.true_seconds(now)).ok()? - self.wall_ahead)
         });
         Some(Observation {
             now,

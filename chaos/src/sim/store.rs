@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{ClusterConfig, NodeName};
 use dcs::{
@@ -9,11 +10,32 @@ use dcs::{
     SyncState, SystemId, Versioned,
 };
 
+/// What a backup of a store holds.
+#[derive(Debug)]
+struct Saved {
+    leader: Option<Leader>,
+    members: BTreeMap<NodeName, (Member, i64)>,
+    status: Status,
+    sync: Option<Versioned<SyncState>>,
+    history: Option<Vec<HistoryRow>>,
+    sessions: Vec<i64>,
+}
+
 /// The records and the sessions under which some of them live.
 #[derive(Debug)]
 pub struct Store {
     /// It answers at all.
     pub up: bool,
+    /// When it comes back by itself.
+    pub back: Option<Moment>,
+    /// No space is left: nothing can be put, no session opened.
+    pub full: bool,
+    /// By how many thousandths its clock runs too fast.
+    pub fast: i64,
+    /// By how many milliseconds it may be late with anything.
+    pub slow: u64,
+    /// How long changes take until watches tell of them, beyond the usual.
+    pub watch_delay: Duration,
     pub revision: i64,
     pub leader: Option<Leader>,
     /// What stands in the leader key while the cluster moves.
@@ -35,12 +57,18 @@ pub struct Store {
     pub sessions: BTreeMap<i64, Moment>,
     next_session: i64,
     snapshot: Option<Arc<ClusterView>>,
+    saved: Option<Box<Saved>>,
 }
 
 impl Store {
     pub fn new() -> Self {
         Self {
             up: true,
+            back: None,
+            full: false,
+            fast: 0,
+            slow: 0,
+            watch_delay: Duration::ZERO,
             revision: 1,
             leader: None,
             passage: None,
@@ -58,6 +86,7 @@ impl Store {
             sessions: BTreeMap::new(),
             next_session: 1,
             snapshot: None,
+            saved: None,
         }
     }
 
@@ -117,6 +146,28 @@ impl Store {
         let epoch = leader.epoch;
         self.leader = Some(Leader { name: name.clone(), epoch, revision, lease: session });
         Some((epoch, revision))
+    }
+
+    /// Takes a backup of its records.
+    pub fn save(&mut self) {
+        self.saved = Some(Box::new(Saved {
+            leader: self.leader.clone(),
+            members: self.members.clone(),
+            status: self.status.clone(),
+            sync: self.sync.clone(),
+            history: self.history.clone(),
+            sessions: self.sessions.keys().copied().collect(),
+        }));
+    }
+
+    /// Puts the backup back, under new revisions; its sessions live again for a while. Whether there was one.
+    pub fn restore(&mut self, until: Moment) -> bool {
+        let Some(saved) = self.saved.take() else { return false };
+        (self.leader, self.members, self.status) = (saved.leader, saved.members, saved.status);
+        (self.sync, self.history) = (saved.sync, saved.history);
+        self.sessions = saved.sessions.into_iter().map(|session| (session, until)).collect();
+        self.commit();
+        true
     }
 
     /// Ends what has run out; tells of it.

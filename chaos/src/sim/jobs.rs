@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use config::NodeName;
 use coordinator::{Consent, ControlState, Grounds, Process, StopMode, Task, Unfinished};
-use dcs::{Epoch, Lsn, SystemId, Timeline};
+use dcs::{Epoch, Lsn, SystemId};
 
 use super::World;
+use super::planted::Fault;
 use super::server::{Branch, Dir, RECOVERY_RATE, Wal};
 
 /// The word by which scripts name a job.
@@ -71,10 +72,13 @@ impl World {
                 let marked = Dir { marker: Some(Unfinished::Bootstrap), ..empty(SystemId(0)) };
                 node.server.dir = Some(marked);
             }
+            Task::Promote { .. } | Task::FirstStart { .. } | Task::RestartInPlace { .. } => {
+                self.becoming_writable(name, task);
+            }
             // The stop comes first, and is not what takes long.
             Task::Restart { .. } => {
                 self.stop_cleanly(name);
-                self.node(name).server.down = Some(self.now);
+                self.node(name).server.down = Some(self.clock(name));
             }
             _ => {}
         }
@@ -97,10 +101,11 @@ impl World {
             Task::FirstStart { epoch } => return self.first_start(name, *epoch),
             Task::StartStandby { upstream } => self.start_standby(name, upstream.clone())?,
             Task::RestartInPlace { epoch } => {
-                self.proof(name, *epoch)?;
+                self.unless_doomed(name)?;
                 self.node(name).server.start(true, None);
+                self.node(name).server.reign = Some(*epoch);
             }
-            Task::Promote { epoch, above } => return self.promote(name, *epoch, *above),
+            Task::Promote { .. } => return self.promoted(name),
             Task::Stop(StopMode::Immediate) => {
                 self.node(name).server.crash(Process::Gone);
                 self.node(name).server.process = Process::Gone;
@@ -133,12 +138,14 @@ impl World {
             Task::Restart { standby, .. } => match standby {
                 Some(upstream) => self.start_standby(name, upstream.clone())?,
                 None => {
-                    if let Some(held) = self.daemon(name).held
+                    let held = self.daemon(name).held;
+                    if let Some(held) = held
                         && !self.daemon(name).settings.pause
                     {
                         self.proof(name, held.epoch)?;
                     }
                     self.node(name).server.start(true, None);
+                    self.node(name).server.reign = held.map(|held| held.epoch);
                 }
             },
         }
@@ -146,9 +153,10 @@ impl World {
     }
 
     fn first_start(&mut self, name: &NodeName, epoch: Epoch) -> Result<(), String> {
-        self.proof(name, epoch)?;
+        self.unless_doomed(name)?;
         let server = &mut self.node(name).server;
         server.start(true, None);
+        server.reign = Some(epoch);
         if let Some(dir) = &mut server.dir {
             dir.marker = None;
             dir.settled = true;
@@ -156,26 +164,74 @@ impl World {
         Ok(())
     }
 
-    fn promote(&mut self, name: &NodeName, epoch: Epoch, above: Timeline) -> Result<(), String> {
-        self.proof(name, epoch)?;
-        self.mints += 1;
-        let (mint, now) = (self.mints, self.now);
+    /// What will take writes must prove the lease first, with a fencer armed; after that nothing stops it but a kill.
+    fn becoming_writable(&mut self, name: &NodeName, task: &Task) {
+        let (Task::Promote { epoch, .. } | Task::FirstStart { epoch } | Task::RestartInPlace { epoch }) =
+            task
+        else {
+            return;
+        };
+        let proof = self.proof(name, *epoch);
+        let fails = self.nodes[name].fails.iter().any(|wanted| wanted == word(task));
+        let ends = self.daemon(name).job.as_ref().map(|(_, ends)| *ends);
         let server = &mut self.node(name).server;
+        server.doomed = proof.err();
+        if let (Task::Promote { epoch, above }, Some(ends), None, false) = (task, ends, &server.doomed, fails)
+        {
+            server.promotes = Some((ends, *epoch, *above));
+        }
+    }
+
+    fn unless_doomed(&mut self, name: &NodeName) -> Result<(), String> {
+        self.node(name).server.doomed.take().map_or(Ok(()), Err)
+    }
+
+    /// Postgres ends recovery by itself once it was told to, whatever has become of the daemon.
+    pub(super) fn promote_unattended(&mut self, name: &NodeName) {
+        let now = self.now;
+        let server = &mut self.node(name).server;
+        let Some((_, epoch, above)) = server.promotes.take_if(|(ends, ..)| *ends <= now) else { return };
+        if !server.answers() || server.primary {
+            return;
+        }
+        let local = self.clock(name);
+        let server = &mut self.node(name).server;
+        if server.torn {
+            server.crash(Process::Gone);
+            server.crashed = Some(local);
+            server.doomed = Some("it panicked: invalid magic number 0000".into());
+            return;
+        }
+        self.loss_is_bounded(name);
+        self.mints += 1;
+        let mint = self.mints;
+        let server = &mut self.node(name).server;
+        server.promote(mint, above);
+        server.reign = Some(epoch);
+        server.unreplayed = 0;
+        if self.nodes[name].daemon.is_none() || self.nodes[name].stopped.daemon.is_some() {
+            self.hit("F04");
+        }
+    }
+
+    fn promoted(&mut self, name: &NodeName) -> Result<(), String> {
+        self.unless_doomed(name)?;
+        let server = &self.nodes[name].server;
         if !server.answers() {
             return Err("the server does not answer".into());
         }
-        if server.torn {
-            server.crash(Process::Gone);
-            server.crashed = Some(now);
-            return Err("it panicked: invalid magic number 0000".into());
-        }
-        server.promote(mint, above);
-        Ok(())
+        if server.primary { Ok(()) } else { Err("it is still in recovery".into()) }
     }
 
     /// The executor proves by a transaction that the lease is held before anything becomes writable.
     fn proof(&mut self, name: &NodeName, epoch: Epoch) -> Result<(), String> {
         let connected = self.connected(name);
+        if self.unguarded(name).is_some() && self.planted != Some(Fault::NoFencer) {
+            return Err("there is no fencer".into());
+        }
+        if self.planted == Some(Fault::NoProof) {
+            return Ok(());
+        }
         let ours =
             self.store.leader.as_ref().is_some_and(|leader| leader.name == *name && leader.epoch == epoch);
         if !connected || !ours {
@@ -189,7 +245,7 @@ impl World {
         name: &NodeName,
         upstream: Option<coordinator::Upstream>,
     ) -> Result<(), String> {
-        let now = self.now;
+        let now = self.clock(name);
         let server = &mut self.node(name).server;
         if server.process != Process::Gone {
             return Err("it runs already".into());
@@ -213,7 +269,7 @@ impl World {
             && let Some(dir) = &mut self.node(name).server.dir
         {
             dir.shutdown_checkpoint();
-            self.pump();
+            self.pump_all();
             let server = &mut self.node(name).server;
             server.process = Process::Gone;
             server.streaming = false;

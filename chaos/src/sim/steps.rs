@@ -9,6 +9,7 @@ use coordinator::slots::SlotChange;
 use coordinator::{Asked, Decision, Job, Peer, Reason, Step, Wish, decide};
 use dcs::{HistoryRow, Initialize, Lsn, SystemId, Timeline};
 
+use super::network::{Fate, Kind};
 use super::planted::Fault;
 use super::renew::authority;
 use super::{ANSWER, PATIENCE, PULSE, SOON, World};
@@ -22,25 +23,34 @@ pub fn variant(reason: &Reason) -> String {
 impl World {
     /// One turn of one node.
     pub(super) fn turn(&mut self, name: &NodeName) {
-        let Some(mut seen) = self.nodes[name].observe(self.now) else { return };
+        let Some(mut seen) = self.nodes[name].observe(self.clock(name)) else { return };
         if let Some(running) = &mut seen.postgres.running {
             running.senders = self.senders(name);
         }
+        seen.me.withheld.extend(self.withheld_for_want_of_a_fencer(name));
         self.forget(&mut seen);
         self.break_promise(&mut seen);
         let now = self.now;
-        let decision = decide(&seen, &self.daemon(name).past.clone());
+        let past = std::mem::take(&mut self.daemon(name).past);
+        let mut decision = decide(&seen, &past);
+        self.pervert(name, &seen, &mut decision);
+        let wake = self.nodes[name].clock.reaches(decision.wake);
         let daemon = self.daemon(name);
         daemon.ended = None;
         daemon.past = decision.past.clone();
-        daemon.wake = decision.wake.min(now + PULSE).max(now + Duration::from_millis(1));
-        self.check_turn(name, &decision);
+        daemon.wake = wake.min(now + PULSE).max(now + Duration::from_millis(1));
+        self.mark_turn(name, &seen, &decision);
         let mut done: Vec<String> = Vec::new();
         for step in &decision.steps {
-            match self.step(name, step) {
+            let outcome = self.step(name, step);
+            self.check_step(name, step, outcome.is_err());
+            match outcome {
+                Ok(()) if self.mute => {}
                 Ok(()) => done.push(step.to_string()),
                 Err(why) => {
-                    done.push(format!("{step} FAILED: {why}"));
+                    if !self.mute {
+                        done.push(format!("{step} FAILED: {why}"));
+                    }
                     if let Some(daemon) = &mut self.node(name).daemon {
                         daemon.wake = daemon.wake.min(now + Duration::from_millis(200));
                     }
@@ -49,20 +59,32 @@ impl World {
             }
         }
         self.tell(name, &decision, &done);
+        self.note(name, &decision);
         if self.nodes[name].daemon.is_some() {
             self.plant(name);
+        }
+    }
+
+    /// What a turn adds to the digest.
+    fn note(&mut self, name: &NodeName, decision: &Decision) {
+        let end = self.nodes[name].server.dir.as_ref().map_or(0, |dir| dir.wal.end);
+        let steps = decision.steps.len() as u64;
+        for word in [self.now.0, end, steps, decision.wake.0, self.store.revision.unsigned_abs()] {
+            self.digest(word);
         }
     }
 
     /// A line for every turn that did something or changed its mind.
     fn tell(&mut self, name: &NodeName, decision: &Decision, done: &[String]) {
         // Questions are shown once, with the reason for them.
-        let quiet = ["ask ", "read lineage", "seek leave", "go on "];
-        let silent = done.iter().all(|step| quiet.iter().any(|start| step.starts_with(start)));
-        let because = decision.because.to_string();
+        let silent = decision.steps.iter().all(|step| {
+            matches!(step, Step::Ask(_) | Step::ReadLineage(_) | Step::SeekLeave(_) | Step::GoOn { .. })
+        });
         if let Some(daemon) = &mut self.node(name).daemon {
-            let same = daemon.last == because;
-            daemon.last.clone_from(&because);
+            let same = daemon.last.as_ref() == Some(&decision.because);
+            if !same {
+                daemon.last = Some(decision.because.clone());
+            }
             if silent && (same || matches!(decision.because, Reason::Busy(_))) {
                 return;
             }
@@ -70,12 +92,26 @@ impl World {
         if !self.quiet {
             self.shown.insert(variant(&decision.because));
         }
+        if self.mute {
+            return;
+        }
+        let because = decision.because.to_string();
         let did = if done.is_empty() { "-".to_owned() } else { done.join(", ") };
         self.say(name.as_str(), &format!("{did:<28} {because}"));
     }
 
-    fn online(&self, name: &NodeName) -> Result<(), String> {
-        self.connected(name).then_some(()).ok_or_else(|| "the store does not answer".to_owned())
+    /// Asks the store for a change by a request that may be lost, or whose answer may be; `Ok(false)`: it was done, and
+    /// the sender does not know.
+    pub(super) fn asks(&mut self, name: &NodeName, puts: bool) -> Result<bool, String> {
+        let fate = self.fate(name);
+        if fate == Fate::Lost {
+            return Err("the store does not answer".to_owned());
+        }
+        if puts && self.store.full {
+            self.hit("F85");
+            return Err("the store has no space left".to_owned());
+        }
+        Ok(fate == Fate::Answered)
     }
 
     pub(super) fn soon(&mut self, name: &NodeName) {
@@ -99,7 +135,7 @@ impl World {
             Step::WriteSync { .. } | Step::DeleteSync { .. } | Step::SetNames(_) => {
                 self.synchronous(name, step)?;
             }
-            Step::Evict(_) => {}
+            Step::Evict(pids) => self.evict(name, pids),
             Step::SeekLeave(names) => self.seek_leave(name, names),
             Step::GoOn { epoch, sent, span, until } => self.go_on(name, *epoch, *sent, *span, *until),
             Step::Acquire | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
@@ -117,9 +153,9 @@ impl World {
             Step::Slots(changes) => self.slots(name, changes),
             Step::Begin(task) => {
                 let ends = self.now + self.duration(name, task);
-                self.job_begins(name, task);
-                let job = Job { task: task.clone(), since: self.now };
+                let job = Job { task: task.clone(), since: self.clock(name) };
                 self.daemon(name).job = Some((job, ends));
+                self.job_begins(name, task);
             }
             Step::Cancel => {
                 self.daemon(name).job = None;
@@ -152,7 +188,7 @@ impl World {
 
     /// Steps that write shared records.
     fn record(&mut self, name: &NodeName, step: &Step) -> Result<(), String> {
-        self.online(name)?;
+        let known = self.asks(name, true)?;
         match step {
             Step::ClaimInitialize => {
                 let own = self.store.claim.as_ref() == Some(name);
@@ -184,7 +220,7 @@ impl World {
             _ => self.write_history(name),
         }
         self.store.commit();
-        Ok(())
+        if known { Ok(()) } else { Err("the store did not answer in time".to_owned()) }
     }
 
     pub(super) fn write_initialize(&mut self, id: SystemId) -> Result<(), String> {
@@ -219,26 +255,38 @@ impl World {
 
     /// Steps that take and give the leader lease.
     fn lease(&mut self, name: &NodeName, step: &Step) -> Result<(), String> {
-        self.online(name)?;
-        let (ttl, now) = (self.daemon(name).settings.ttl, self.now);
+        let known = self.asks(name, !matches!(step, Step::Release { .. }))?;
+        let (ttl, now, local) = (self.daemon(name).settings.ttl, self.now, self.clock(name));
+        if let Step::Release { position } = step {
+            self.release(name, *position);
+            return Ok(());
+        }
         let session = self.daemon(name).session.filter(|session| self.store.sessions.contains_key(session));
-        let session = session.unwrap_or_else(|| self.store.open(now + ttl));
+        let until = now + self.store_span(ttl);
+        let session = session.unwrap_or_else(|| self.store.open(until));
         self.daemon(name).session = Some(session);
         let got = match step {
-            Step::Acquire => self.store.acquire(name, session).ok_or("another node was faster"),
             Step::Adopt { revision } => {
                 self.store.adopt(name, session, *revision).ok_or("the key does not name this node any more")
             }
-            Step::Release { position } => {
-                self.release(name, *position);
-                return Ok(());
-            }
-            _ => return Ok(()),
+            _ => self.store.acquire(name, session).ok_or("another node was faster"),
         };
+        if got.is_err() {
+            self.hit("F80");
+        }
         let (epoch, revision) = got.map_err(str::to_owned)?;
-        self.store.sessions.insert(session, now + ttl);
-        self.daemon(name).held = Some(authority(ttl, now, epoch, revision));
+        self.store.sessions.insert(session, until);
+        if !known && self.planted != Some(Fault::UnknownIsDone) {
+            return Err("the store did not answer in time: nobody knows whether it was done".to_owned());
+        }
+        let held = authority(ttl, local, epoch, revision);
+        self.daemon(name).held = Some(held);
+        let server = &mut self.node(name).server;
+        if server.writable() {
+            server.reign = Some(epoch);
+        }
         self.daemon(name).sync.written = None;
+        self.tell_fencer(name, local, held.hard);
         self.soon(name);
         Ok(())
     }
@@ -266,10 +314,10 @@ impl World {
 
     fn ask(&mut self, name: &NodeName, names: &BTreeSet<NodeName>) {
         for who in names {
-            let known = self.nodes.get(who).is_some_and(|node| node.daemon.is_some());
-            let refused = self.linked(name, who) && !known;
-            let after = if refused || self.linked(name, who) { ANSWER + self.jitter(30) } else { PATIENCE };
-            let (now, at) = (self.now, self.now + after);
+            let linked = self.passes(Kind::Rest, name, who);
+            let silent = self.nodes.get(who).is_some_and(|node| node.stopped.daemon.is_some());
+            let after = if linked && !silent { ANSWER + self.jitter(30) } else { PATIENCE };
+            let (now, at) = (self.clock(name), self.now + after);
             let daemon = self.daemon(name);
             if daemon.peers.get(who).is_some_and(|peer| peer.answer == Asked::Waiting) {
                 continue;
@@ -296,9 +344,9 @@ impl World {
     pub(super) fn request(&mut self, name: &NodeName, wish: Wish) {
         self.requests += 1;
         let id = self.requests;
-        let now = self.now;
+        let (now, asked) = (self.now, self.clock(name));
         if let Some(daemon) = &mut self.node(name).daemon {
-            daemon.requests.push(coordinator::Request { id, asked: now, wish });
+            daemon.requests.push(coordinator::Request { id, asked, wish });
             daemon.wake = now;
         }
     }
