@@ -229,9 +229,6 @@ impl World {
         if self.unguarded(name).is_some() && self.planted != Some(Fault::NoFencer) {
             return Err("there is no fencer".into());
         }
-        if self.planted == Some(Fault::NoProof) {
-            return Ok(());
-        }
         let ours =
             self.store.leader.as_ref().is_some_and(|leader| leader.name == *name && leader.epoch == epoch);
         if !connected || !ours {

@@ -32,6 +32,7 @@ mod replication;
 pub mod script;
 mod server;
 mod setup;
+pub mod shrink;
 mod steps;
 mod stopped;
 mod store;

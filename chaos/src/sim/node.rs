@@ -75,6 +75,8 @@ pub struct Daemon {
     pub turned: Moment,
     /// Since when it has had no fencer that answers.
     pub unguarded: Option<Moment>,
+    /// The reign that it does not renew any more.
+    pub given_up: Option<Epoch>,
     /// Since when its server has taken writes without any lease.
     pub naked: Option<Moment>,
     /// When the position was last published.
@@ -118,6 +120,7 @@ impl Daemon {
             flight: None,
             turned: now,
             unguarded: None,
+            given_up: None,
             naked: None,
             told_position: None,
             job: None,

@@ -41,23 +41,22 @@ pub enum Fault {
     NoFencer,
     /// Nothing but the fencer enforces the deadline.
     NoDeadline,
-    /// Authority counts from when the answer came.
-    CountsFromReply,
-    /// A session that is alive is taken for the lease.
-    KeepaliveIsOwnership,
     /// A node whose loop hangs keeps its lease.
     LoopUnwatched,
     /// A lease that could not be renewed in time is renewed on.
     RenewsForEver,
-    /// A request whose answer is lost counts as done.
-    UnknownIsDone,
-    /// What becomes writable does not prove the lease.
-    NoProof,
 }
 
 /// Every fault, a script in which it shows, and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 14] = [
+pub const PLANTED: [(Fault, &str, &str); 18] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
+    // F35: the daemon is stopped by a signal.
+    (Fault::NoFencer, "stop-daemon n1\nwait 60s", "side by side"),
+    // F27, F28: the loop hangs, and no fencer can be started.
+    (Fault::NoDeadline, "stop-turns n1\nkill-fencer n1 for-good\nwait 90s", "side by side"),
+    (Fault::LoopUnwatched, "stop-turns n1\nwait 90s\nexpect leader n2", "it is not so"),
+    // F57: the store hears the leader, which does not hear the store.
+    (Fault::RenewsForEver, "deafen store n1\nwait 90s\nexpect leader n2", "it is not so"),
     (Fault::LeaseForEver, "partition n1\nwait 60s", "take writes under valid leases"),
     (
         Fault::PromiseForgotten,

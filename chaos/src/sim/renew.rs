@@ -71,7 +71,10 @@ impl World {
         if now.since(self.daemon(name).turned) > ttl && self.planted != Some(Fault::LoopUnwatched) {
             return;
         }
-        if self.daemon(name).held.is_some_and(|held| held.soft <= local) {
+        let daemon = self.daemon(name);
+        let over = daemon.held.filter(|held| held.soft <= local && daemon.given_up != Some(held.epoch));
+        if let Some(held) = over {
+            daemon.given_up = Some(held.epoch);
             // Not renewed in time: a renewal whose answers are lost would keep it from everybody for ever (F57).
             if self.planted != Some(Fault::RenewsForEver) {
                 self.forget_session(name, local);
@@ -149,6 +152,7 @@ impl World {
             daemon.renew_due = daemon.renew_due.max(now);
             return std::mem::replace(&mut daemon.reachable, false);
         };
+        let back = !daemon.reachable && daemon.view.is_some();
         let mut woken = !daemon.reachable;
         if daemon.session != reply.session || !daemon.reachable {
             daemon.view_due = Some(now + WATCH);
@@ -159,15 +163,18 @@ impl World {
         daemon.session = reply.session;
         daemon.reachable = true;
         daemon.seen = local;
-        let Some(held) = daemon.held else { return woken };
-        let from = if self.planted == Some(Fault::CountsFromReply) { local } else { flight.sent };
-        let believed = self.planted == Some(Fault::KeepaliveIsOwnership);
+        let held = daemon.held;
+        if back {
+            // A watch that was away begins with a whole view at a new revision.
+            self.hit("F75");
+        }
+        let Some(held) = held else { return woken };
         let daemon = self.daemon(name);
-        if reply.ours || forever || believed {
-            let granted = authority(ttl, from, held.epoch, held.revision);
+        if reply.ours || forever {
+            let granted = authority(ttl, flight.sent, held.epoch, held.revision);
             daemon.held =
                 Some(Held { soft: held.soft.max(granted.soft), hard: held.hard.max(granted.hard), ..held });
-            self.tell_fencer(name, from, granted.hard);
+            self.tell_fencer(name, flight.sent, granted.hard);
         } else if held.soft > local && !left {
             let until = self.leave_ends(name);
             self.forget_session(name, until);
@@ -180,13 +187,13 @@ impl World {
     /// the session is left to run out.
     fn forget_session(&mut self, name: &NodeName, until: Moment) {
         let (now, local) = (self.now, self.clock(name));
-        let scripted = !self.chances.are_there();
+        // In a script without lost answers it is kept: a new one would be the same with another number.
+        let kept = !self.chances.are_there() && self.deaf.is_empty();
         let daemon = self.daemon(name);
         if let Some(held) = &mut daemon.held {
             held.soft = held.soft.min(local.max(until));
         }
-        // In a script a session is kept: nothing else of it is worth a line.
-        if !scripted && daemon.session.take().is_some() {
+        if !kept && daemon.session.take().is_some() {
             daemon.renew_due = now;
             daemon.published = None;
         }

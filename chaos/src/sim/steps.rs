@@ -276,11 +276,12 @@ impl World {
         }
         let (epoch, revision) = got.map_err(str::to_owned)?;
         self.store.sessions.insert(session, until);
-        if !known && self.planted != Some(Fault::UnknownIsDone) {
+        if !known {
             return Err("the store did not answer in time: nobody knows whether it was done".to_owned());
         }
         let held = authority(ttl, local, epoch, revision);
         self.daemon(name).held = Some(held);
+        self.daemon(name).given_up = None;
         let server = &mut self.node(name).server;
         if server.writable() {
             server.reign = Some(epoch);
