@@ -386,11 +386,6 @@ impl Node {
         })
     }
 
-    /// The slots that members would want here, for `Display` of nothing: names only.
-    pub fn slot_names(&self) -> BTreeSet<&str> {
-        self.server.slots.keys().map(String::as_str).collect()
-    }
-
     pub fn identity(&self) -> Option<SystemId> {
         self.server.dir.as_ref().map(|dir| dir.system_id)
     }

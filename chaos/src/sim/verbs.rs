@@ -31,7 +31,11 @@ impl World {
             }
             ["set", pair] => self.setting(pair),
             ["pause"] => self.setting("pause=true"),
-            ["resume"] => self.setting("pause=false"),
+            ["resume"] => {
+                // Two may take writes until one of them has stopped.
+                self.excuse(self.store.settings.ttl);
+                self.setting("pause=false")
+            }
             ["switchover", rest @ ..] => self.handover(true, rest),
             ["failover", rest @ ..] => self.handover(false, rest),
             ["heal"] => {
