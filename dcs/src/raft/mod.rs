@@ -82,10 +82,16 @@ impl Raft {
     }
 
     async fn ask(&self, request: Request, patience: Patience) -> Result<Reply, StoreError> {
-        match self {
+        let changes_nothing = request.is_repeatable();
+        let done = match self {
             Self::Local(member) => member.ask(request, patience.total).await,
             Self::Remote(remote) => Box::pin(remote.ask(&request, patience)).await,
-        }
+        };
+        // Whether it was done is a question only where something may have been.
+        done.map_err(|error| match error {
+            StoreError::Unknown(why) if changes_nothing => StoreError::Unreachable(why),
+            other => other,
+        })
     }
 
     async fn run(&self, what: What, patience: Patience) -> Result<(), StoreError> {
