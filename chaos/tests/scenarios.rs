@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use chaos::sim::reasons::{ELSEWHERE, declared};
 use chaos::sim::{self, World, script};
 
 fn files() -> Vec<PathBuf> {
@@ -68,26 +69,6 @@ fn every_scenario_reads_as_written() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The reasons that the source declares, with what it says about each.
-fn declared() -> Vec<(String, String)> {
-    let source = include_str!("../../coordinator/src/reason.rs");
-    let body = source.split_once("pub enum Reason {").expect("the reasons").1;
-    let body = body.split_once("\n}\n").expect("their end").0;
-    let mut found = Vec::new();
-    let mut about = String::new();
-    for line in body.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     ")) {
-        let line = line.trim();
-        if let Some(text) = line.strip_prefix("/// ") {
-            about = [about.as_str(), text].join(" ").trim().to_owned();
-        } else if line.starts_with(|first: char| first.is_ascii_uppercase()) {
-            let name = line.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-            found.push((name.to_owned(), std::mem::take(&mut about)));
-        }
-    }
-    assert!(found.len() > 40, "the reasons are not read as they are written: {found:?}");
-    found
-}
-
 /// For every reason the scenarios that show it.
 fn shown() -> &'static BTreeMap<String, Vec<String>> {
     static SHOWN: OnceLock<BTreeMap<String, Vec<String>>> = OnceLock::new();
@@ -112,6 +93,13 @@ fn missing(declared: &[(String, String)], shown: &BTreeMap<String, Vec<String>>)
 fn every_reason_is_shown_by_a_scenario() {
     let missing = missing(&declared(), shown());
     assert!(missing.is_empty(), "no scenario shows {missing:?}");
+}
+
+#[test]
+fn what_lives_by_chance_do_not_show_its_scenario_does() {
+    for (reason, _, scenario) in ELSEWHERE {
+        assert!(shown()[reason].iter().any(|name| name == scenario), "{scenario} does not show {reason}");
+    }
 }
 
 #[test]

@@ -130,7 +130,9 @@ impl World {
             // Only people may write the records again, and every node says so.
             let waits = |node: &super::node::Node| {
                 let last = node.daemon.as_ref().and_then(|daemon| daemon.last.as_ref());
+                let toxic = Reason::ToxicData(Unfinished::Rewind);
                 matches!(last, Some(Reason::RecordsLost | Reason::ReplicaWithoutCluster))
+                    || last == Some(&toxic)
                     || node.exited.is_some()
             };
             let settled = self.nodes.values().all(waits) && self.store.initialize == Initialize::Absent;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-use super::{catalogue, many, plot, shrink, trial};
+use super::{catalogue, many, plot, reasons, shrink, trial};
 
 /// What to play.
 #[derive(Debug, Args)]
@@ -74,15 +74,26 @@ fn tell(tally: &many::Tally) {
     );
     let (rows, missed) = (catalogue::ROWS.len(), catalogue::missed(&tally.marks));
     println!(
-        "{} reasons; {} of the catalogue's {rows} rows, {} not modelled, not met: {}",
-        tally.shown.len(),
+        "{} of the catalogue's {rows} rows, {} not modelled, not met: {}",
         tally.marks.len(),
         catalogue::UNMODELLED.len(),
-        if missed.is_empty() { "none".to_owned() } else { missed.join(" ") },
+        list(&missed),
+    );
+    println!(
+        "{} of {} reasons, {} shown by scenarios only, not met: {}",
+        tally.shown.len(),
+        reasons::declared().len(),
+        reasons::ELSEWHERE.len(),
+        list(&reasons::missed(&tally.shown)),
     );
     for (seed, why) in tally.failed.iter().take(20) {
         println!("seed {seed}: {}", why.join("; "));
     }
+}
+
+fn list<S: AsRef<str>>(missed: &[S]) -> String {
+    let names: Vec<&str> = missed.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
 }
 
 fn one(seed: u64, schedule: &str) -> anyhow::Result<()> {

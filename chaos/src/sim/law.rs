@@ -51,7 +51,7 @@ impl World {
             return;
         };
         match self.law.newest {
-            Some(newest) if newest > reign && (self.excused() || self.nodes[name].is_unfenced()) => {
+            Some(newest) if newest > reign && (self.excused() || self.nodes[name].knows_no_promise()) => {
                 self.law.late += 1;
             }
             Some(newest) if newest > reign => self.broken(format!(

@@ -42,7 +42,7 @@ impl World {
             (["store", "watches-lag", ..], _) => self.hit("F52"),
             (["store", "late", ..], _) => self.hit("F87"),
             (["overwrite-leader-key", ..], _) => self.hit("F169"),
-            (["foreign", ..], Some(_)) => self.hit("F89"),
+            (["flap", ..], Some(name)) if self.leads(&name) => self.hit("F64"),
             (["pause-replay", ..], Some(_)) => self.hit("F115"),
             (["crash-on-start", ..], Some(_)) => self.hit("F96"),
             (["restart", ..], Some(name)) if !self.connected(&name) => self.hit("F159"),
@@ -191,6 +191,7 @@ impl World {
             (matches!(decision.because, Reason::HandOverLease { .. }), "F138"),
             (seen.floor.is_some() && !matches!(decision.because, Reason::Busy(_)), "F19"),
             (matches!(decision.because, Reason::StoreAwayStepDown), "F72"),
+            (matches!(decision.because, Reason::WrongCluster { .. }), "F89"),
         ];
         for (_, row) in rows.iter().filter(|(is, _)| *is) {
             self.hit(row);

@@ -9,6 +9,7 @@
     reason = "a world that contradicts itself must stop at once: its judgements would be worth nothing"
 )]
 
+mod aim;
 pub mod catalogue;
 pub mod chance;
 mod check;
@@ -27,6 +28,7 @@ mod network;
 mod node;
 pub mod planted;
 pub mod plot;
+pub mod reasons;
 mod renew;
 mod replication;
 pub mod script;
@@ -309,6 +311,10 @@ impl World {
         let mut woken = false;
         if self.daemon(name).view_due.take_if(|due| *due <= now).is_some() && connected {
             let (view, settings) = (self.store.view(), self.store.settings.clone());
+            if self.daemon(name).settings.pause && !settings.pause {
+                // Two may take writes until one of them has stopped.
+                self.excuse(settings.ttl);
+            }
             let daemon = self.daemon(name);
             daemon.view = Some(view);
             daemon.settings = settings;

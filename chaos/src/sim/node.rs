@@ -202,12 +202,6 @@ impl Node {
         }
     }
 
-    /// Neither the daemon nor the fencer can act: only a watchdog could (F37).
-    pub fn is_unfenced(&self) -> bool {
-        let lease = self.daemon.is_none() || self.stopped.daemon.is_some() || self.stopped.lease.is_some();
-        lease && self.fencer.as_ref().is_none_or(|fencer| fencer.stopped.is_some())
-    }
-
     /// When something happens here next.
     pub fn next(&self) -> Option<Moment> {
         if let Some((_, until, _)) = self.stopped.host {

@@ -48,9 +48,10 @@ enum Kind {
     Jobs,
     Operators,
     Modes,
+    Disks,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Crashes,
     Kind::Stops,
     Kind::Sleeps,
@@ -63,6 +64,7 @@ const KINDS: [Kind; 12] = [
     Kind::Jobs,
     Kind::Operators,
     Kind::Modes,
+    Kind::Disks,
 ];
 
 /// Before a key is deleted under a leader, it must be able to hear of it: otherwise nothing is promised any more.
@@ -138,8 +140,45 @@ fn event(kind: Kind, dice: &mut Dice) -> String {
             _ => format!("fail {node} {}", dice.pick(&JOBS)),
         },
         Kind::Operators => operators(roll, node, dice),
-        Kind::Modes => format!("set {}", dice.pick(&MODES)),
+        Kind::Modes => match roll {
+            0 => format!(
+                "withhold {node} a setting that does not work here\nwait {}s\nwithhold {node}",
+                dice.roll(30)
+            ),
+            _ => format!("set {}", dice.pick(&MODES)),
+        },
+        Kind::Disks => disks(roll, node, dice),
     }
+}
+
+/// What lies on disks: repairs that are interrupted, copies, what cannot be read, what did not arrive whole.
+fn disks(roll: u64, node: &str, dice: &mut Dice) -> String {
+    match roll {
+        0..=2 => rewind_and("kill @rewind", dice),
+        3 => rewind_and("kill-daemon @rewind", dice),
+        4 | 5 => rewind_and("kill @leader", dice),
+        6 => format!("unreadable {node}\nwait {}s\nreadable {node}", dice.roll(30)),
+        7 => format!("kill {node}\nrestore {node} from @leader\nwait {}s\nstart {node}", dice.roll(5)),
+        // In a synchronous mode nobody else may lead after such a promotion: only people can help.
+        8 => format!(
+            "set synchronous_mode=off\nwait 3s\ntorn n2\nkill @leader\nwait {}s\n{ALL_START}",
+            dice.roll(90)
+        ),
+        9 => format!("suspend {node}\nwait {}s\nrespond {node}", dice.roll(30)),
+        10 => "unrewindable @leader\npartition @leader\nwait 40s\nheal".to_owned(),
+        _ => "kill @leader\nwait 1s\nwipe-store\nwait 20s\n".to_owned() + ALL_START,
+    }
+}
+
+const ALL_START: &str = "start n1\nstart n2\nstart n3\nstart n4";
+
+/// A former leader comes back and is rewound, slowly; in the midst of it this happens.
+fn rewind_and(what: &str, dice: &mut Dice) -> String {
+    let slow: String = NODES.iter().map(|node| format!("slow {node} rewind 6s\n")).collect();
+    let (later, away) = (dice.roll(5000), dice.roll(20));
+    format!(
+        "{slow}partition @leader\nwait 40s\nheal\nawait rewind 20s\nwait {later}ms\n{what}\nwait {away}s\n{ALL_START}"
+    )
 }
 
 fn links(roll: u64, node: &str, other: &str, dice: &mut Dice) -> String {
@@ -152,8 +191,7 @@ fn links(roll: u64, node: &str, other: &str, dice: &mut Dice) -> String {
         5 => format!("deafen store {node}"),
         6 => format!("deafen {node} {other}"),
         7 => {
-            let half = 1 + dice.roll(15);
-            format!("partition {node}\nwait {half}s\nheal\nwait {half}s\n").repeat(4) + "heal"
+            format!("flap {} {}s 4", dice.pick(&["@leader", node]), 1 + dice.roll(15))
         }
         _ => "heal".to_owned(),
     }
@@ -165,7 +203,7 @@ fn postgres(roll: u64, node: &str, other: &str, dice: &mut Dice) -> String {
         1 => format!("thaw {node}"),
         2 => format!("hang {node}"),
         3 => format!("respond {node}"),
-        4 => format!("redo {node} {:x}", dice.roll(0x2000)),
+        4 => format!("redo @leader {:x}\nkill-postmaster @leader", dice.roll(0x2000)),
         5 => format!("slack {node} {:x}", dice.roll(0x100)),
         6 => format!("pause-replay {node}"),
         7 => format!("resume-replay {node}"),
@@ -194,15 +232,27 @@ fn operators(roll: u64, node: &str, dice: &mut Dice) -> String {
 
 /// How the cluster is when its life begins.
 fn beginning(dice: &mut Dice) -> Vec<String> {
-    let mut lines = vec![match dice.roll(8) {
-        0 => "cluster n1=empty n2=empty n3=empty".to_owned(),
-        1 => "cluster n1=primary@3/500 n2=replica@3/500".to_owned(),
-        2 => "cluster n1=replica@2/500 n2=primary@2/500 n3=replica@2/480 n4=replica@2/500".to_owned(),
-        _ => "cluster n1=primary@1/500 n2=replica@1/500 n3=replica@1/500".to_owned(),
-    }];
+    let cluster = match dice.roll(16) {
+        0 => "cluster n1=empty n2=empty n3=empty",
+        1 => "cluster n1=empty n2=empty n3=empty\nno-bootstrap n2\nno-bootstrap n3\nfail n1 initdb",
+        2 | 3 => "cluster n1=primary@3/500 n2=replica@3/500",
+        4 | 5 => "cluster n1=replica@2/500 n2=primary@2/500 n3=replica@2/480 n4=replica@2/500",
+        6 => "cluster n1=primary@1/500 n2=replica@1/500 n3=replica@1/500 n4=foreign@1/300",
+        7 => {
+            "cluster n1=absent@1/500 n2=standby@1/500 n3=standby@1/500\nwait 20s\nstart n1\nwait 10s\nstart n2\nstart n3"
+        }
+        _ => "cluster n1=primary@1/500 n2=replica@1/500 n3=replica@1/500",
+    };
+    let mut lines: Vec<String> = cluster.lines().map(str::to_owned).collect();
     lines.push(format!("set ttl={}", [5, 10, 30][usize::try_from(dice.roll(3)).unwrap_or(0)]));
     if dice.roll(3) == 0 {
-        lines.push("set primary_start_timeout=5".to_owned());
+        lines.push(format!(
+            "set primary_start_timeout={}",
+            [0, 5][usize::try_from(dice.roll(2)).unwrap_or(0)]
+        ));
+    }
+    if dice.roll(8) == 0 {
+        lines.push("set primary_race_backoff=20".to_owned());
     }
     if dice.roll(3) == 0 {
         lines.push("set maximum_lag_on_failover=200".to_owned());
@@ -232,7 +282,7 @@ pub fn script(seed: u64, minutes: u64) -> String {
         return lines.join("\n");
     }
     let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.roll(2) == 0).collect();
-    kinds.push(KINDS[usize::try_from(dice.roll(12)).unwrap_or(0)]);
+    kinds.push(KINDS[usize::try_from(dice.roll(KINDS.len() as u64)).unwrap_or(0)]);
     let mut left = minutes * 60_000;
     while left > 0 {
         let kind = kinds[usize::try_from(dice.roll(kinds.len() as u64)).unwrap_or(0)];
@@ -245,8 +295,30 @@ pub fn script(seed: u64, minutes: u64) -> String {
         lines.push(format!("wait {span}ms"));
         left = left.saturating_sub(span.max(100));
     }
+    if dice.roll(40) == 0 {
+        lines.extend(END.lines().map(str::to_owned));
+    }
     lines.join("\n")
 }
+
+/// All data directories are gone (F145): nothing is created, and only people can help.
+const END: &str = "heal
+store up
+store has-space
+kill n1
+kill n2
+kill n3
+kill n4
+wipe n1
+wipe n2
+wipe n3
+wipe n4
+start n1
+start n2
+start n3
+start n4
+wait 60s
+stays the data directories are gone";
 
 /// Whether nothing befalls a cluster in this script.
 #[must_use]

@@ -95,6 +95,7 @@ impl World {
         let Some(dir) = &mut server.dir else { return };
         if let Some(log) = log {
             dir.wal = log;
+            server.torn = false;
         }
         if dir.floor.is_some_and(|floor| Lsn(dir.wal.end) >= floor) {
             dir.floor = None;

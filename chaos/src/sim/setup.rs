@@ -62,7 +62,7 @@ impl World {
         };
         self.mints = self.mints.max(100);
         server.dir = Some(Dir {
-            system_id: CLUSTER,
+            system_id: if role == "foreign" { SystemId(1) } else { CLUSTER },
             wal: Wal { branches: (1..=last).map(branch).collect(), end },
             state: if role == "crashed" { ControlState::InProduction } else { ControlState::ShutDown },
             checkpoint: end.saturating_sub(0x28),
@@ -81,8 +81,12 @@ impl World {
                 server.start(false, None);
                 server.frozen = true;
             }
-            "crashed" | "stopped" | "absent" | "standby" => {}
-            _ => return Err(format!("{role}: primary, replica, standby, stopped, crashed, absent or empty")),
+            "crashed" | "stopped" | "absent" | "standby" | "foreign" => {}
+            _ => {
+                return Err(format!(
+                    "{role}: primary, replica, standby, foreign, stopped, crashed, absent or empty"
+                ));
+            }
         }
         Ok((role.to_owned(), server))
     }

@@ -40,7 +40,7 @@ pub fn live(seed: u64, schedule: &str, told: bool) -> (World, Duration) {
         world.keeps_its_leader();
     }
     let lived = world.now.since(began);
-    if world.violations.is_empty() {
+    if world.violations.is_empty() && world.stays.is_none() {
         world.say(">", "all faults end");
         world.converge(BOUND);
     }

@@ -17,6 +17,8 @@ pub(super) type Done = Result<(), String>;
 impl World {
     /// Does what one line says.
     pub(super) fn verb(&mut self, words: &[&str]) -> Done {
+        let named = self.aim(words)?;
+        let words: &[&str] = &named.iter().map(String::as_str).collect::<Vec<_>>();
         self.mark_verb(words);
         if let Some(done) = self.fault(words) {
             done?;
@@ -29,6 +31,8 @@ impl World {
                 self.run(duration(span)?);
                 Ok(())
             }
+            ["await", job, span] => self.await_job(job, span),
+            ["flap", name, span, times] => self.flap(name, span, times),
             ["set", pair] => self.setting(pair),
             ["pause"] => self.setting("pause=true"),
             ["resume"] => {
@@ -118,15 +122,20 @@ impl World {
                 self.node(name).server.suspended = true;
             }
             ("respond", []) => {
-                self.node(name).server.hung = None;
+                (self.node(name).server.hung, self.node(name).server.suspended) = (None, false);
                 self.wake(name);
             }
-            ("torn", []) => self.node(name).server.torn = true,
+            ("torn", []) if self.nodes[name].server.streaming => self.node(name).server.torn = true,
+            ("torn", []) => return Err("it does not stream".into()),
             ("wipe", []) => {
                 self.node(name).server.dir = None;
                 self.wake(name);
             }
             ("unreadable", []) => self.node(name).server.unreadable = true,
+            ("readable", []) => {
+                self.node(name).server.unreadable = false;
+                self.wake(name);
+            }
             ("foreign", []) => self.dir(name)?.system_id = SystemId(1),
             ("restart-as-standby", []) => self.node(name).server.start(false, None),
             ("promote-by-hand", []) => {
@@ -288,10 +297,12 @@ impl World {
             let node = self.node(name);
             node.fails.clear();
             node.slow.clear();
+            node.withheld.clear();
             node.server.frozen = false;
             node.server.slack = 0;
             node.server.hung = None;
             node.server.suspended = false;
+            node.server.unreadable = false;
             (node.server.replay_paused, node.server.unreplayed, node.server.stranger) = (false, 0, None);
             (node.poor_line, node.far) = (0, Duration::ZERO);
             if let Some((_, until, _)) = &mut node.stopped.host {
