@@ -116,7 +116,9 @@ impl World {
             self.broken(format!("{name} begins {task} over data"));
         }
         let offline = fresh || matches!(task, Task::Rewind { .. } | Task::RecoverCrash | Task::Retire { .. });
-        if offline && runs {
+        let starts =
+            matches!(task, Task::StartStandby { .. } | Task::RestartInPlace { .. } | Task::FirstStart { .. });
+        if (offline || starts) && runs {
             self.broken(format!("{name} begins {task} under a running server"));
         }
         if matches!(task, Task::Initdb) && matches!(self.store.initialize, Initialize::Done(_)) {

@@ -349,6 +349,7 @@ impl World {
                 }
             }
         }
+        self.leaves_a_copy(name);
         self.node(name).server.dir = None;
         Ok(())
     }

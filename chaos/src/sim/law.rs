@@ -144,6 +144,19 @@ impl World {
         }
     }
 
+    /// Before a directory is moved away: what was promised is in another one too (S4).
+    pub(super) fn leaves_a_copy(&mut self, name: &NodeName) {
+        let elsewhere = |log: &&Wal| {
+            let mut others = self.nodes.values().filter(|node| node.name != *name);
+            others.any(|node| node.server.dir.as_ref().is_some_and(|dir| log.is_part_of(&dir.wal)))
+        };
+        let here = self.nodes[name].server.dir.as_ref().map(|dir| &dir.wal);
+        let mut held = self.law.promised.iter().filter(|log| here.is_some_and(|wal| log.is_part_of(wal)));
+        if let Some(end) = held.find(|log| !elsewhere(log)).map(|log| log.end).filter(|_| !self.law.losing) {
+            self.broken(format!("{name} gives up the last copy of an acknowledged commit at {}", Lsn(end)));
+        }
+    }
+
     /// Whether a fault is planted that keeps commits from waiting.
     pub(super) fn nobody_waits(&self) -> bool {
         self.planted == Some(Fault::NobodyWaits)

@@ -30,6 +30,7 @@ impl World {
         seen.me.withheld.extend(self.withheld_for_want_of_a_fencer(name));
         self.forget(&mut seen);
         self.break_promise(&mut seen);
+        self.blind(name, &mut seen);
         let now = self.now;
         let past = std::mem::take(&mut self.daemon(name).past);
         let mut decision = decide(&seen, &past);

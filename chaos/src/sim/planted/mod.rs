@@ -4,6 +4,9 @@ use config::NodeName;
 use coordinator::{Step, Task};
 use dcs::{Epoch, SystemId, Timeline};
 
+pub mod bugs;
+mod guards;
+
 use super::World;
 
 /// What the world does wrong on purpose.
@@ -45,10 +48,48 @@ pub enum Fault {
     LoopUnwatched,
     /// A lease that could not be renewed in time is renewed on.
     RenewsForEver,
+    /// A server that does not answer is taken for a standby.
+    SilentIsStandby,
+    /// A promise to a leader without the store never ends.
+    PromiseForEver,
+    /// What an interrupted bootstrap left is taken for data.
+    RemainsAreData,
+    /// Any lag is tolerable.
+    LagForgotten,
+    /// A rewound server counts before it has passed its old position.
+    FloorForgotten,
+    /// What is left of an instance is not noticed.
+    RemnantsForgotten,
+    /// An empty directory is a reason for initdb.
+    EmptyIsNew,
+    /// A server that does not answer is waited for without an end.
+    HungIsHealthy,
+    /// A directory of another cluster is taken for one of this.
+    IdentityForgotten,
+    /// A former primary is started as it was.
+    StartsAsPrimary,
+    /// The lease is handed over before anybody has the last checkpoint.
+    HandsOverUnseen,
+    /// A promotion takes the next number of its own, whoever has made the same.
+    TimelineTwice,
+    /// For whom commits wait is never changed.
+    NamesNeverSet,
+    /// Who has every commit is never written down.
+    RecordAfterNames,
+    /// A replica writes the records that the store has lost.
+    ReplicaRewrites,
+    /// A claim on the bootstrap is never given back.
+    ClaimKept,
+    /// A named candidate is waited for without an end.
+    CandidateForEver,
+    /// A server that takes writes without the lease is not stopped.
+    StaysWritable,
+    /// The only copy that is left is moved away.
+    RetiresTheLast,
 }
 
-/// Every fault, a script in which it shows, and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 18] = [
+/// Every fault, a script in which it shows (or the name of a scenario, whose script is played), and what its checker says.
+pub const PLANTED: [(Fault, &str, &str); 37] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     // F35: the daemon is stopped by a signal.
     (Fault::NoFencer, "stop-daemon n1\nwait 60s", "side by side"),
@@ -90,19 +131,32 @@ pub const PLANTED: [(Fault, &str, &str); 18] = [
         "set synchronous_mode=quorum\nwait 10s\ncut n1 n2\nwrite n1 100\nkill n1\nkill n3\nheal\nwait 60s",
         "lacks a commit",
     ),
+    (Fault::SilentIsStandby, "scenario leader-key-lost-while-silent", "goes in circles"),
+    (Fault::PromiseForEver, "scenario failsafe-leader-dies", "it is not so"),
+    (Fault::RemainsAreData, "scenario bootstrap-killed", "it is not so"),
+    (Fault::LagForgotten, "scenario leader-dies-maximum-lag", "more than maximum_lag_on_failover"),
+    (Fault::FloorForgotten, "scenario returns-diverged-rewind", "it is not so"),
+    (Fault::RemnantsForgotten, "scenario postmaster-dies-remnants", "under a running server"),
+    (Fault::EmptyIsNew, "scenario data-vanished-replica", "it is not so"),
+    (Fault::HungIsHealthy, "scenario postmaster-hangs", "it is not so"),
+    (Fault::IdentityForgotten, "scenario wrong-cluster", "it is not so"),
+    (Fault::StartsAsPrimary, "scenario daemon-restarts-late", "without the lease"),
+    (Fault::HandsOverUnseen, "scenario switchover-candidate-lags", "it is not so"),
+    (Fault::TimelineTwice, "scenario returns-after-two-failovers", "it is not so"),
+    (Fault::NamesNeverSet, "scenario synchronous-quorum", "it is not so"),
+    (Fault::RecordAfterNames, "scenario synchronous-failover-by-hand", "it is not so"),
+    (Fault::ReplicaRewrites, "scenario store-wiped-primary-dead", "it is not so"),
+    (Fault::ClaimKept, "scenario bootstrap-claimed-only", "it is not so"),
+    (Fault::CandidateForEver, "scenario failover-candidate-cut-off", "goes in circles"),
+    (
+        Fault::RetiresTheLast,
+        "set synchronous_mode=on\nwait 10s\nwrite n1 100\nkill n1\nwipe n1\nkill n3\nwipe n3\nwait 40s",
+        "gives up the last copy",
+    ),
+    (Fault::StaysWritable, "scenario pause-two-primaries", "it is not so"),
 ];
 
 impl World {
-    /// What a fault makes of a decision.
-    #[allow(clippy::unused_self, reason = "the faults to come use it")]
-    pub(super) fn pervert(
-        &self,
-        _name: &NodeName,
-        _seen: &coordinator::Observation,
-        _decision: &mut coordinator::Decision,
-    ) {
-    }
-
     /// What a fault adds to the turn of n2, which is a replica in every script, or of n1, which leads.
     pub(super) fn plant(&mut self, name: &NodeName) {
         let Some(fault) = self.planted.filter(|_| !self.quiet) else { return };
@@ -133,6 +187,11 @@ impl World {
                 {
                     branch.mint = 99_999;
                 }
+            }
+            Fault::RetiresTheLast if replica && !self.nodes[&source].up => {
+                self.node(name).server.crash(coordinator::Process::Gone);
+                self.leaves_a_copy(name);
+                self.node(name).server.dir = None;
             }
             _ => {}
         }
