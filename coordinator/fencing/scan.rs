@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use std::path::{Path, PathBuf};
 use dcs::Moment;
 
 use super::kill::ProcessError;
+
+/// More than the fields of `/proc/<pid>/stat` that are read can be long, in bytes: the kernel gives them in one piece.
+const STAT: usize = 1024;
 
 /// The fields of `/proc/<pid>/stat` that identify a process and its family.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +34,9 @@ pub struct Stat {
 impl Stat {
     /// `None` if there is no such process, or only its zombie.
     pub fn read(pid: u32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let mut line = [0; STAT];
+        let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+        let text = line.get(..length)?;
         // The name, in parentheses, may itself contain anything.
         let after_name = text.iter().rposition(|byte| *byte == b')')? + 2;
         let text = String::from_utf8_lossy(text.get(after_name..)?).into_owned();

@@ -86,7 +86,7 @@ pub struct Promise {
     pub until: Moment,
 }
 
-/// How often each member is asked: as often as a lease is renewed.
+/// How often each member is asked: as often as a store that does not answer.
 fn pace(seen: &Observation) -> Duration {
     (seen.settings.ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(2))
 }

@@ -48,10 +48,16 @@ impl Session {
         Moment(self.0.renewed.load(Ordering::Acquire))
     }
 
-    /// How often to renew, and how long one attempt may take: ttl/10, at least 0.2 s.
+    /// How long one attempt to renew may take, and how soon the next one follows unless all is calm: ttl/10, at least 0.2 s.
     #[must_use]
     pub fn pace(&self) -> Duration {
         (self.0.ttl / 10).max(Duration::from_millis(200))
+    }
+
+    /// When to renew after a renewal that was answered at the first attempt: after two paces.
+    #[must_use]
+    pub fn calm(&self) -> Duration {
+        self.pace() * 2
     }
 }
 
@@ -379,4 +385,25 @@ fn leadership(me: &NodeName, session: &Session, record: &Record) -> Option<Leade
 
 fn unread() -> StoreError {
     StoreError::Refused("the store did not show the leader key after the transaction".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::ETCD_CLOCK;
+
+    /// A store that falls silent right after an answer, so that each attempt takes all of its time: so many begin before the
+    /// holder stops in good order.
+    fn attempts(ttl: u64) -> usize {
+        let ttl = Duration::from_secs(ttl);
+        let session = Session(Arc::new(Lease { id: 1, ttl, renewed: AtomicU64::new(0) }));
+        let soft = crate::authority(ttl, Moment(0), ETCD_CLOCK).soft;
+        let begin = |number: u32| Moment(0) + session.calm() + session.pace() * number;
+        (0..).take_while(|number| begin(*number) < soft).count()
+    }
+
+    #[test]
+    fn a_calm_renewal_leaves_time_for_many_attempts() {
+        assert_eq!([2, 3, 5, 10, 30].map(attempts), [5, 5, 5, 6, 7]);
+    }
 }

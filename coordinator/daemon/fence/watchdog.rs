@@ -56,7 +56,7 @@ pub fn wanted(
         },
         required: section.mode == WatchdogMode::Required,
         loop_wait,
-        patience: ttl / 5,
+        patience: ttl * 2 / 5,
     })
 }
 

@@ -13,6 +13,9 @@ use tokio::sync::{mpsc, watch};
 use super::{Flags, Order, Tenure, Terms, chain};
 use crate::alarm::Alarm;
 
+/// How soon after its beginning an attempt that failed is followed by the next; one that took longer, at once.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// What is known of a leader key that is not ours any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
@@ -115,8 +118,8 @@ impl Renewer {
             Err(RenewError::Lost { holder: None }) => self.lost("the leader key is gone", Key::Gone),
             Err(RenewError::Store(error)) => {
                 self.failures += 1;
-                // A dead connection is not worth the rest of the lease: try again at once.
-                self.due = Moment::now() + Duration::from_millis(200);
+                // A dead connection is not worth the rest of the lease: try again at once, and a refusal soon.
+                self.due = started + AGAIN;
                 if self.failures == 1 {
                     tracing::warn!(error = %chain(&error), "the lease could not be renewed; trying again");
                 }
@@ -138,6 +141,9 @@ impl Renewer {
             return dcs.renew_session(session).await.map(drop).map_err(RenewError::from);
         };
         let sent = dcs.renew(session, leadership).await?;
+        if self.failures == 0 {
+            self.due = sent + session.calm();
+        }
         self.extend(session.ttl(), sent);
         Ok(())
     }

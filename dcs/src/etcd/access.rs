@@ -57,11 +57,7 @@ impl Access {
 
     /// A client for one server. Without a user nothing is sent yet.
     pub async fn connect(&self, url: &str) -> Result<Client, Failed> {
-        let options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT)
-            .with_keep_alive(PING_EVERY, PING_WAIT)
-            .with_keep_alive_while_idle(false)
-            .with_require_leader(true);
+        let options = ConnectOptions::new().with_require_leader(true);
         let Some((name, password)) = &self.user else {
             return self.open(url, options).await;
         };
@@ -78,12 +74,12 @@ impl Access {
     }
 
     async fn open(&self, url: &str, options: ConnectOptions) -> Result<Client, Failed> {
-        if !url.starts_with("https://") {
-            return Client::connect([url], Some(options)).await.map_err(Failed::Etcd);
-        }
-        let tls = self.tls().map_err(|why| Failed::Settings(StoreError::Settings(why)))?;
-        let channel =
-            channel::over_tls(url, tls).map_err(|why| Failed::Settings(StoreError::Settings(why)))?;
+        let settings = |why| Failed::Settings(StoreError::Settings(why));
+        let channel = match url.starts_with("https://") {
+            true => channel::over_tls(url, self.tls().map_err(settings)?),
+            false => channel::plain(url),
+        };
+        let channel = channel.map_err(settings)?;
         Client::from_channel(channel, Some(options)).await.map_err(Failed::Etcd)
     }
 

@@ -7,6 +7,7 @@
 mod access;
 mod attempts;
 mod channel;
+mod gather;
 mod keep;
 mod outcome;
 mod pool;
