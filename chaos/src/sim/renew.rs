@@ -65,8 +65,12 @@ impl World {
 
     fn send(&mut self, name: &NodeName) {
         let (now, local) = (self.now, self.clock(name));
-        let ttl = self.daemon(name).settings.ttl;
-        self.daemon(name).renew_due = now + (ttl / 10).max(Duration::from_millis(200));
+        let daemon = self.daemon(name);
+        let ttl = daemon.settings.ttl;
+        let pace = (ttl / 10).max(Duration::from_millis(200));
+        // A leader whose last renewal was answered at once takes its time.
+        let calm = daemon.held.is_some() && daemon.reachable;
+        daemon.renew_due = now + if calm { pace * 2 } else { pace };
         // A node whose loop hangs keeps no lease.
         if now.since(self.daemon(name).turned) > ttl && self.planted != Some(Fault::LoopUnwatched) {
             return;
