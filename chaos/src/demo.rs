@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, until};
 use crate::node::Node;
+use crate::setup;
 use crate::spec::{Program, SUPERUSER_PASSWORD, Spec, Store};
 use crate::workload::Workload;
 
@@ -85,11 +86,28 @@ async fn make_commits_wait(leader: &Node) -> anyhow::Result<()> {
     .await
 }
 
+/// Builds and installs what the demo runs, which may take minutes the first time: no deadline of the demo counts it.
+///
+/// # Errors
+/// When something is missing and cannot be installed, or the workspace does not build.
+pub async fn prepare(program: Program, store: Store) -> anyhow::Result<()> {
+    println!("building what the nodes run; the first time this takes minutes ...");
+    setup::tools().await?;
+    if matches!(store, Store::Etcd) {
+        setup::etcd().await?;
+    }
+    if matches!(program, Program::Patroni) {
+        setup::patroni().await?;
+    }
+    Ok(())
+}
+
 /// Plays one failover under writes: the leader's node dies, another takes over, the old one returns.
 ///
 /// # Errors
 /// When the cluster does not recover, an acknowledged row is missing, or it takes longer than three minutes.
 pub async fn once(program: Program, store: Store) -> anyhow::Result<()> {
+    prepare(program, store).await?;
     tokio::select! {
         played = tokio::time::timeout(ONCE, play(program, store)) => {
             played.with_context(|| format!("the demo did not finish within {ONCE:?}"))?

@@ -27,6 +27,7 @@ pub mod shared;
 pub mod sim;
 pub mod spec;
 pub mod sql;
+pub mod starve;
 pub mod store;
 pub mod user;
 pub mod workload;

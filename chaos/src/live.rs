@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
-use crate::demo::Stage;
+use crate::demo::{self, Stage};
 use crate::spec::{Program, Store};
 use crate::workload::Workload;
 
@@ -29,6 +29,7 @@ const SLOW_FRAME: Duration = Duration::from_secs(5);
 pub async fn watch(program: Program, store: Store) -> anyhow::Result<()> {
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let shown = async {
+        demo::prepare(program, store).await?;
         let stage = Stage::set(program, store).await?;
         println!("\n{}\n", stage.how_to_connect());
         show(&stage).await

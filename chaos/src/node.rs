@@ -170,6 +170,16 @@ impl Node {
         process::within(&self.dir).into_iter().find(runs_it)
     }
 
+    /// A thread of the coordinator by its name.
+    #[must_use]
+    pub fn thread(&self, name: &str) -> Option<i32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()?)).ok()?.flatten();
+        let named =
+            |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name);
+        let task = tasks.map(|task| task.path()).find(named)?;
+        task.file_name()?.to_str()?.parse().ok()
+    }
+
     /// Sends a signal to the coordinator: TERM, HUP, STOP, CONT, KILL.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {

@@ -90,6 +90,37 @@ async fn a_frozen_daemon_is_fenced() {
     one_writer(&records).unwrap();
 }
 
+/// The ttl is lowered while a node leads: what a longer lease granted does not outlast the shorter one.
+#[tokio::test]
+async fn a_daemon_frozen_after_the_ttl_was_lowered_is_fenced_in_time() {
+    let mut spec = Spec::tested(3);
+    spec.dcs["ttl"] = json!(30);
+    let cluster = Cluster::healthy(spec).await.unwrap();
+    let mut workload = Workload::start(&cluster.servers(), Duration::from_millis(5)).await.unwrap();
+    for server in cluster.servers() {
+        workload.add_client(&[server], Duration::from_millis(20));
+    }
+    let old = cluster.leader().await.unwrap();
+    let key = cluster.key("leader");
+    let before = cluster.store.get(&key).await.unwrap().unwrap().lease;
+    cluster.patch_config(&json!({"ttl": 5})).await.unwrap();
+    let moved = until(LONG, "the leader key to move under another lease", async || {
+        Ok(cluster.store.get(&key).await?.filter(|record| record.lease != before))
+    });
+    cluster.explain(moved.await).unwrap();
+    workload.wait_ack_after(Moment::now(), LONG).await.unwrap();
+    let frozen = Moment::now();
+    old.signal(Signal::STOP);
+    wait_succeeded(&cluster, old, &workload).await;
+    old.signal(Signal::CONT);
+    cluster.wait_healthy(LONG).await.unwrap();
+    let records = workload.stop().await;
+    let last = last_on(&records, old).since(frozen);
+    println!("its last write was acknowledged after {last:?}");
+    assert!(last < Duration::from_secs(5));
+    one_writer(&records).unwrap();
+}
+
 /// F04, F26: the daemon is killed and nobody starts it again: its Postgres ends at the deadline. The next daemon says so.
 #[tokio::test]
 async fn a_killed_daemon_leaves_no_primary_beyond_the_lease() {
@@ -240,7 +271,7 @@ async fn in_pause_nobody_is_fenced() {
 async fn a_frozen_lease_thread_ends_writes_within_the_lease() {
     let (cluster, workload) = start().await;
     let old = cluster.leader().await.unwrap();
-    let tid = thread(old, "lease");
+    let tid = Pid::from_raw(old.thread("lease").unwrap());
     let (let_go, held) = std::sync::mpsc::channel::<()>();
     let (attached, is_attached) = std::sync::mpsc::channel();
     // The thread that traces is the one that must let go.
@@ -263,14 +294,4 @@ async fn a_frozen_lease_thread_ends_writes_within_the_lease() {
     println!("its last write was acknowledged after {last:?}");
     assert!(last < ttl(&cluster));
     one_writer(&records).unwrap();
-}
-
-/// A thread of the node's daemon by its name.
-fn thread(node: &Node, name: &str) -> Pid {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid().unwrap())).unwrap().flatten();
-    let named = |path: &std::path::Path| {
-        std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
-    };
-    let task = tasks.map(|task| task.path()).find(|path| named(path)).unwrap();
-    Pid::from_raw(task.file_name().unwrap().to_string_lossy().parse().unwrap())
 }

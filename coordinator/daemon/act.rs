@@ -100,8 +100,8 @@ impl Node {
                 self.dcs.delete_initialize(&self.settings.node.name).await?;
             }
             Step::RestoreConfig => self.restore_config().await?,
-            Step::Acquire => {
-                if !self.keeper.acquire().await? {
+            Step::Acquire { claim } => {
+                if !self.keeper.acquire(*claim).await? {
                     bail!("another node was faster");
                 }
                 tracing::info!("acquired the leader lease");

@@ -47,6 +47,8 @@ struct State {
     /// Whether the connected fencer was told what is wanted; a predecessor's may be armed.
     told: bool,
     latest: Option<Deadline>,
+    /// The last order that shortened a deadline, which is answered whoever armed the fencer.
+    bounded: u64,
     grace: Duration,
     postmaster: Option<(u32, OwnedFd)>,
     watch: Option<watchdog::Wanted>,
@@ -62,6 +64,9 @@ pub enum Unguarded {
     /// The fencer is not armed.
     #[error("matriarch-fencer has not confirmed within {CONFIRM:?} that it is armed")]
     Unarmed,
+    /// It may go on with a deadline that is too late.
+    #[error("matriarch-fencer has not confirmed that its deadline is that of the shorter lease")]
+    Unbound,
     /// The kernel's watchdog is required and not active.
     #[error("{0}")]
     Unwatched(String),
@@ -101,6 +106,35 @@ impl Fence {
             // That it answers is its sign of life.
             self.ordered.notify_one();
         }
+    }
+
+    /// Before the leader key moves under a shorter lease: returns once no deadline is in force that is later than `end`,
+    /// which was counted from `sent`. A fencer that does not answer is killed, and its successor told the new one.
+    ///
+    /// # Errors
+    /// If that cannot be known in time.
+    pub async fn bound(&self, sent: Moment, end: Moment) -> Result<(), Unguarded> {
+        let bound = Deadline::of(Epoch(0), sent, end, Now::read());
+        let mut reports = self.reports.subscribe();
+        let number = {
+            let mut state = self.state();
+            let is_later = |until: Moment| until > end;
+            let told = state.latest.is_some_and(|latest| is_later(latest.boot));
+            let armed =
+                reports.borrow_and_update().is_some_and(|report| report.armed && is_later(report.until));
+            if !told && !armed {
+                return Ok(());
+            }
+            state.latest = state.latest.map(|latest| latest.no_later_than(bound));
+            state.number += 1;
+            state.bounded = state.number;
+            state.send(&Order::Bound { number: state.number, deadline: bound }, false);
+            self.ordered.notify_one();
+            state.number
+        };
+        let heard = |report: &Option<Report>| report.is_none_or(|report| report.number >= number);
+        let settled = tokio::time::timeout(2 * CONFIRM, reports.wait_for(heard)).await;
+        settled.map_err(|_| Unguarded::Unbound)?.map_err(|_| Unguarded::Unbound).map(drop)
     }
 
     /// How long a server may be without a lease.
@@ -183,6 +217,11 @@ impl Fence {
         state.link = Some(link);
         state.told = false;
         state.send(&state.wish(), false);
+        if let Some(deadline) = state.latest.filter(|latest| report.armed && report.until > latest.boot) {
+            state.number += 1;
+            state.bounded = state.number;
+            state.send(&Order::Bound { number: state.number, deadline }, false);
+        }
         if state.wanted.is_some() {
             state.number += 1;
             state.order();
@@ -192,12 +231,12 @@ impl Fence {
     /// Whether a fencer that last said this owes an answer.
     fn awaits(&self, last: &Report) -> bool {
         let state = self.state();
-        state.told && last.number < state.number
+        last.number < if state.told { state.number } else { state.bounded }
     }
 
     fn disconnect(&self) {
         let mut state = self.state();
-        (state.link, state.told) = (None, false);
+        (state.link, state.told, state.bounded) = (None, false, 0);
         self.reports.send_replace(None);
     }
 

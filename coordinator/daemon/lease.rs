@@ -17,11 +17,11 @@ use std::time::Duration;
 use anyhow::Context;
 use config::NodeName;
 use coordinator::{Arrival, Held};
-use dcs::{Authority, Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
+use dcs::{Authority, Epoch, Keys, Moment, RenewError, Session, Status, StoreError, Timeline};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::fence::Post;
 use crate::fence::keep::keep;
+use crate::fence::{Post, Unguarded};
 use crate::postgres::Paths;
 use crate::way::Way;
 
@@ -56,8 +56,8 @@ impl Tenure {
 
 /// What the node's loop asks of the lease thread.
 enum Order {
-    Acquire(oneshot::Sender<Result<bool, StoreError>>),
-    Adopt(oneshot::Sender<Result<bool, StoreError>>),
+    Acquire(Timeline, oneshot::Sender<Result<bool, StoreError>>),
+    Adopt(oneshot::Sender<Result<bool, AdoptError>>),
     Prove(oneshot::Sender<Result<Epoch, RenewError>>),
     Release(Option<Status>, oneshot::Sender<Result<bool, StoreError>>),
     Ttl(Duration),
@@ -81,6 +81,17 @@ pub struct Keeper {
 #[derive(Debug, thiserror::Error)]
 #[error("the lease thread has ended: the daemon must be restarted")]
 pub struct KeeperGone;
+
+/// The leader key was not taken back.
+#[derive(Debug, thiserror::Error)]
+enum AdoptError {
+    /// The store's.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A deadline may be in force that outlasts the new lease.
+    #[error(transparent)]
+    Fencer(#[from] Unguarded),
+}
 
 /// What the lease thread needs to know.
 pub struct Terms {
@@ -143,18 +154,18 @@ impl Keeper {
         Ok(Self { orders, tenure, flags, publish })
     }
 
-    /// Takes the leader lease; `false` if somebody holds it.
+    /// Takes the leader lease, and with it a timeline; `false` if somebody holds it.
     ///
     /// # Errors
     /// The store's.
-    pub async fn acquire(&self) -> anyhow::Result<bool> {
-        self.ask(Order::Acquire).await?.context("acquiring the leader lease")
+    pub async fn acquire(&self, claim: Timeline) -> anyhow::Result<bool> {
+        self.ask(|answer| Order::Acquire(claim, answer)).await?.context("acquiring the leader lease")
     }
 
     /// Takes back a leader key that names this node under an old lease; `false` if it does not any more.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's, and that of a fencer which may fire too late.
     pub async fn adopt(&self) -> anyhow::Result<bool> {
         self.ask(Order::Adopt).await?.context("taking the leader key back")
     }

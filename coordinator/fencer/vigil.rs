@@ -211,6 +211,13 @@ impl Vigil {
                 self.report.number = number;
                 self.tell(Some(daemon));
             }
+            Order::Bound { number, deadline } => {
+                if let Some((before, _)) = &mut self.armed {
+                    *before = before.no_later_than(deadline);
+                }
+                self.report.number = number;
+                self.tell(Some(daemon));
+            }
             Order::Disarm { number } => {
                 if self.armed.is_some() {
                     self.leftovers = self.left_over();

@@ -58,6 +58,12 @@ impl Deadline {
         now.boot >= self.boot || now.raw >= self.raw
     }
 
+    /// The earlier of both on each clock, of the same reign.
+    #[must_use]
+    pub fn no_later_than(self, bound: Deadline) -> Self {
+        Self { epoch: self.epoch, boot: self.boot.min(bound.boot), raw: self.raw.min(bound.raw) }
+    }
+
     /// The deadline in force after `next` was told: a later one of the same reign, or that of a later
     /// reign. Anything else changes nothing.
     #[must_use]
@@ -95,6 +101,12 @@ mod tests {
         assert_eq!(at(5, 10).then(at(0, 99)), at(5, 10), "without a lease nothing is extended");
         assert_eq!(at(0, 10).then(at(0, 99)), at(0, 10));
         assert_eq!(at(0, 10).then(at(7, 99)), at(7, 99), "a lease was taken");
+    }
+
+    #[test]
+    fn a_bound_only_shortens() {
+        assert_eq!(at(5, 10).no_later_than(at(0, 8)), at(5, 8));
+        assert_eq!(at(5, 10).no_later_than(at(6, 12)), at(5, 10));
     }
 
     #[test]

@@ -40,6 +40,14 @@ pub enum Order {
         /// Until when.
         deadline: Deadline,
     },
+    /// Whatever reign it is of, the deadline in force is no later than this one: the leader key is about to move under a
+    /// shorter lease.
+    Bound {
+        /// Counts the orders.
+        number: u64,
+        /// Until when at most.
+        deadline: Deadline,
+    },
     /// Nothing of the instance takes writes: forget the deadline.
     Disarm {
         /// Counts the orders.
@@ -130,6 +138,9 @@ impl Order {
             Self::Extend { number, deadline } => {
                 message(b'E', &[*number, epoch(deadline.epoch), deadline.boot.0, deadline.raw])
             }
+            Self::Bound { number, deadline } => {
+                message(b'B', &[*number, epoch(deadline.epoch), deadline.boot.0, deadline.raw])
+            }
             Self::Disarm { number } => message(b'D', &[*number]),
             Self::Cover => message(b'C', &[]),
             Self::Watch(None) => message(b'W', &[]),
@@ -158,6 +169,7 @@ impl Order {
                 Some(Self::Arm { number, deadline, home: Home::known(server.to_vec(), path, identity) })
             }
             b'E' => Some(Self::Extend { number: take(&mut rest)?, deadline: take_deadline(&mut rest)? }),
+            b'B' => Some(Self::Bound { number: take(&mut rest)?, deadline: take_deadline(&mut rest)? }),
             b'D' => take(&mut rest).map(|number| Self::Disarm { number }),
             b'C' => Some(Self::Cover),
             b'W' if rest.is_empty() => Some(Self::Watch(None)),
@@ -267,6 +279,7 @@ mod tests {
             Order::Arm { number: 4, deadline, home: home.clone() },
             Order::Arm { number: 4, deadline, home: Home { identity: None, ..home } },
             Order::Extend { number: 5, deadline },
+            Order::Bound { number: 6, deadline },
             Order::Disarm { number: 9 },
             Order::Cover,
             Order::Claim([7; NONCE]),

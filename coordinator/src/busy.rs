@@ -21,7 +21,12 @@ pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
         return None;
     }
     if needs_lease(&job.task) && !seen.settings.pause && !seen.holds_lease() {
-        return Some(Decision::act(seen, past.clone(), Reason::CancelJob, [Step::Cancel]));
+        let mut steps = alloc::vec![Step::Cancel];
+        if matches!(job.task, Task::Promote { .. }) {
+            // A server that was told to promote does so, sooner or later, whoever leads by then.
+            steps.push(Step::Begin(Task::Stop(StopMode::Immediate)));
+        }
+        return Some(Decision::act(seen, past.clone(), Reason::CancelJob, steps));
     }
     if let Some(because) = start_given_up(seen, job) {
         // What was started may go on without the job: it is stopped before the lease goes.

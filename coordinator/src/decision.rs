@@ -44,7 +44,11 @@ pub enum Step {
     /// Write the node's own copy of the dynamic configuration into `config`.
     RestoreConfig,
     /// Take the leader lease if nobody holds it.
-    Acquire,
+    Acquire {
+        /// The timeline that this node may make in this reign, or is on already: nobody else makes one of that number,
+        /// whether or not this node lives to tell of it.
+        claim: Timeline,
+    },
     /// Put the leader key, which names this node, under its present lease.
     Adopt {
         /// The mod revision that the key must still have.
@@ -250,7 +254,7 @@ impl fmt::Display for Step {
             Self::WriteInitialize(id) => write!(f, "write initialize {id}"),
             Self::GiveUpInitialize => f.write_str("give up initialize"),
             Self::RestoreConfig => f.write_str("write config"),
-            Self::Acquire => f.write_str("acquire lease"),
+            Self::Acquire { .. } => f.write_str("acquire lease"),
             Self::Adopt { .. } => f.write_str("adopt lease"),
             Self::Release { position: Some(at) } => write!(f, "release lease at {at}"),
             Self::Release { position: None } => f.write_str("release lease"),

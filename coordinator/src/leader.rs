@@ -72,6 +72,14 @@ pub fn adopt(seen: &Observation, past: Past) -> Decision {
         let because = Reason::WrongCluster { here: control.system_id, cluster };
         return Decision::act(seen, past, because, [Step::Exit { code: 1 }]);
     }
+    if let Some(obstacle) = overtaken(seen, &view, control) {
+        // A key is not a fact: somebody wrote it by hand, or put back an old backup of the store.
+        if seen.may_write() {
+            return crate::replica::step_down(seen, past, Reason::LeaseLost);
+        }
+        let because = Reason::LeaseWithoutRight(obstacle);
+        return Decision::act(seen, past, because, [Step::Adopt { revision: leader.revision }]);
+    }
     // What an earlier life checkpointed in this reign need not be checkpointed again.
     let record = view.members.get(&seen.me.name).filter(|_| seen.is_primary());
     let settled = record.is_some_and(|record| {
@@ -80,6 +88,25 @@ pub fn adopt(seen: &Observation, past: Past) -> Decision {
     let checkpointed = if settled { Some(leader.epoch) } else { past.checkpointed };
     let past = Past { checkpointed, ..past };
     Decision::act(seen, past, Reason::TakeBackOwnKey, [Step::Adopt { revision: leader.revision }])
+}
+
+/// Why the node that the key names is not the one that led last, by the cluster's own records: it has been promoted
+/// elsewhere since, or its commits wait for others.
+fn overtaken(seen: &Observation, view: &ClusterView, control: &Control) -> Option<Obstacle> {
+    let own = seen.postgres.running.as_ref().map_or(control.timeline, |running| running.timeline);
+    let cluster = view.timeline();
+    // One that was promoted a moment ago may not have checkpointed on its timeline yet.
+    let last = view.history.as_ref().and_then(|rows| rows.last()?.leader.as_deref());
+    let behind = was_primary(control) && own < cluster && last != Some(seen.me.name.as_str());
+    behind
+        .then_some(Obstacle::OldTimeline { own, cluster })
+        .or_else(|| right::membership(seen, view, &seen.me.name))
+}
+
+/// What ran last, or runs, was a primary.
+fn was_primary(control: &Control) -> bool {
+    !control.standby_signal
+        && !matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery)
 }
 
 /// A leader without data stops what is left and lets somebody else lead (P242).
@@ -124,6 +151,9 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     let Data::Present(control) = &seen.data else {
         return without_data(seen, past, "the data directory is not usable");
     };
+    if let Some(obstacle) = overtaken(seen, &seen.view(), control) {
+        return give_up(seen, past, Reason::LeaseWithoutRight(obstacle));
+    }
     let failed = past.failed(|task| {
         matches!(task, Task::RestartInPlace { .. } | Task::StartStandby { .. } | Task::FirstStart { .. })
     });
@@ -275,16 +305,29 @@ pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
 }
 
 /// A promotion to a timeline that nobody has made (F05, F102): neither the store, nor any
-/// member's record, nor any answer knows it.
+/// member's record, nor any answer knows it, and no earlier reign has claimed it.
 pub fn promotion(seen: &Observation, epoch: Epoch) -> Task {
+    Task::Promote { epoch, above: used(seen, Some(epoch)) }
+}
+
+/// Taking the free lease, and with it a timeline: a leader that dies right after its promotion has told nobody.
+pub fn acquire(seen: &Observation) -> Step {
+    let own = seen.postgres.running.as_ref().map(|running| running.timeline).unwrap_or_default();
+    let used = used(seen, None).max(own);
+    Step::Acquire { claim: if seen.is_primary() { used } else { Timeline(used.0.saturating_add(1)) } }
+}
+
+/// The highest timeline that is known to be used or claimed, what `reign` claimed itself excepted.
+fn used(seen: &Observation, reign: Option<Epoch>) -> Timeline {
     let view = seen.view();
     let records = view.members.values().filter_map(|member| member.timeline);
     let answers = seen.peers.values().filter_map(|peer| match &peer.answer {
         Asked::Answered(_, answer) => answer.timeline,
         _ => None,
     });
-    let above = records.chain(answers).fold(view.timeline(), Timeline::max);
-    Task::Promote { epoch, above }
+    let own = reign.is_some() && view.reign == reign;
+    let claimed = if own { Timeline(view.claim.0.saturating_sub(1)) } else { view.claim };
+    records.chain(answers).chain([claimed]).fold(view.timeline(), Timeline::max)
 }
 
 /// The everyday turn of a leader.

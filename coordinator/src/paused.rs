@@ -7,7 +7,7 @@ use crate::observation::{Observation, Standing};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::sync::{leading, right};
-use crate::{failsafe, handover, leader, replica};
+use crate::{election, failsafe, handover, leader, replica};
 
 /// Decides while the cluster is paused.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -31,7 +31,7 @@ fn leading(seen: &Observation, past: Past) -> Decision {
         return Decision::wait(seen, past, Reason::StartingHere);
     }
     if !seen.is_primary() {
-        let named = view.failover.as_ref().and_then(|failover| failover.value.candidate.as_deref());
+        let named = named_now(seen, &view);
         let epoch = seen.lease.map(|held| held.epoch);
         let failed = past.failed(|task| matches!(task, Task::Promote { .. })).is_some();
         return match (epoch, seen.standby()) {
@@ -63,7 +63,7 @@ fn leading(seen: &Observation, past: Past) -> Decision {
 /// A running primary takes a free lease; a named candidate may take over.
 fn vacant(seen: &Observation, past: Past) -> Decision {
     let view = seen.view();
-    let named = view.failover.as_ref().and_then(|failover| failover.value.candidate.as_deref());
+    let named = named_now(seen, &view);
     let system_id = seen.postgres.running.as_ref().map(|running| running.system_id);
     let fits = match view.initialize {
         dcs::Initialize::Done(cluster) => Some(cluster) == system_id,
@@ -84,12 +84,18 @@ fn vacant(seen: &Observation, past: Past) -> Decision {
         return Decision::act(seen, past, Reason::NotEligible(obstacle), asked).wake_by(seen.now + again);
     }
     if named_standby {
-        return Decision::act(seen, past, Reason::NamedCandidate, [Step::Acquire]);
+        return election::named_candidate(seen, past, &view);
     }
     if seen.is_primary() && named.is_none() {
-        return Decision::act(seen, past, Reason::PausedTakeLease, [Step::Acquire]);
+        let steps = [leader::acquire(seen)];
+        return Decision::act(seen, past, Reason::PausedTakeLease, steps);
     }
     Decision::wait(seen, past, Reason::Paused)
+}
+
+/// Whom an operator wants to lead now.
+fn named_now<'a>(seen: &Observation, view: &'a dcs::ClusterView) -> Option<&'a str> {
+    election::asked_for_now(seen, view).and_then(|failover| failover.candidate.as_deref())
 }
 
 /// A running standby is kept pointed at the leader; a stopped server stays stopped,

@@ -216,6 +216,23 @@ fn later_deadlines_are_taken_and_older_ones_refused() {
     assert!(dummy.alive().is_empty());
 }
 
+/// Before the key moves under a shorter lease, and whatever reign the daemon knows of.
+#[test]
+fn a_bound_brings_the_deadline_forward_and_never_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dummy, mut fencer) = (Dummy::start(dir.path()), Fencer::start(dir.path()));
+    fencer.arm(&dummy, within(7, Duration::from_secs(60)));
+    let bound = within(0, Duration::from_secs(30));
+    fencer.say(&Order::Bound { number: 2, deadline: bound });
+    let report = fencer.hear_until(|report| report.number == 2);
+    assert_eq!((report.until, report.epoch), (bound.boot, Epoch(7)));
+    fencer.say(&Order::Bound { number: 3, deadline: within(9, Duration::from_secs(90)) });
+    assert_eq!(fencer.hear_until(|report| report.number == 3).until, bound.boot);
+    fencer.say(&Order::Bound { number: 4, deadline: within(0, Duration::from_millis(100)) });
+    fencer.hear_until(|report| report.kills == 1);
+    assert!(dummy.alive().is_empty());
+}
+
 /// A host whose first clock runs slow: the second one ends it.
 #[test]
 fn the_clock_that_nobody_slews_ends_it_too() {

@@ -14,7 +14,7 @@ use crate::cluster::Dcs;
 use crate::keys::Place;
 use crate::store::{Condition, Patience, Record, StoreError, Txn, Write};
 use crate::view::{Epoch, Revision, Status};
-use crate::{Moment, text};
+use crate::{Moment, Timeline, text};
 
 /// One lease in the store, for our member record and for the leader key. Clones are the same lease.
 /// It ends by itself when nobody renews it.
@@ -197,18 +197,23 @@ impl Dcs {
         self.home().close_lease(session.lease(), self.patience()).await
     }
 
-    /// Takes the lead. Guard: nobody has it. A lost answer is resolved: the transaction is sent
+    /// Takes the lead, and with it the timeline `claim`. Guard: nobody has it. A lost answer is resolved: the transaction is sent
     /// again, and a key that names us under our lease is ours, whichever attempt wrote it (F02).
     ///
     /// # Errors
     /// [`StoreError::LeaseGone`] if the session ended: open another.
     /// [`StoreError::Unknown`] if no attempt was answered in time; asking again is safe.
-    pub async fn acquire(&self, me: &NodeName, session: &Session) -> Result<Acquire, StoreError> {
+    pub async fn acquire(
+        &self,
+        me: &NodeName,
+        session: &Session,
+        claim: Timeline,
+    ) -> Result<Acquire, StoreError> {
         let sent = self.fresh(session).await?;
         let key = self.path(&Place::Leader);
         let txn = Txn {
             when: vec![Condition::Absent(key.clone())],
-            then: vec![put_leader(&key, me, session), self.put_reign(me)],
+            then: vec![put_leader(&key, me, session), self.put_reign(me, claim)],
             read: Some(key),
         };
         self.acquire_by(&txn, me, session, sent).await
@@ -241,9 +246,10 @@ impl Dcs {
         })
     }
 
-    /// Who took the lead last: the record outlives the leader key, and was written at its epoch.
-    pub(crate) fn put_reign(&self, me: &NodeName) -> Write {
-        Write::Put { key: self.path(&Place::Reign), value: me.to_string(), lease: 0 }
+    /// Who took the lead last, and the timeline that it may make: the record outlives the leader key, and was written at
+    /// its epoch.
+    pub(crate) fn put_reign(&self, me: &NodeName, claim: Timeline) -> Write {
+        Write::Put { key: self.path(&Place::Reign), value: format!("{me} {}", claim.0), lease: 0 }
     }
 
     /// Takes over the leader key that an earlier life of this daemon, or an earlier session,

@@ -215,7 +215,7 @@ impl Dcs {
         let key = self.path(&Place::Leader);
         let txn = Txn {
             when: vec![Condition::Value(key.clone(), Stand::Arriving(passage.clone()).text())],
-            then: vec![put_leader(&key, me, session), self.put_reign(me)],
+            then: vec![put_leader(&key, me, session), self.put_reign(me, crate::Timeline(0))],
             read: Some(key),
         };
         self.acquire_by(&txn, me, session, sent).await

@@ -39,6 +39,9 @@ pub struct ClusterView {
     pub generation: u64,
     /// The epoch of the last reign that this project's daemons began, whoever leads now.
     pub reign: Option<Epoch>,
+    /// The timeline that its leader may have made; 0 if that is not known.
+    #[serde(default)]
+    pub claim: Timeline,
     /// Everybody who published a member record.
     pub members: BTreeMap<NodeName, Member>,
     /// The leader's last published position and slots.

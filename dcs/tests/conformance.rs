@@ -43,7 +43,7 @@ async fn one_of_many_wins(ground: Ground) {
         racers.spawn(async move {
             let me = name(&format!("n{racer}"));
             let session = dcs.open_session(TTL).await.unwrap();
-            match dcs.acquire(&me, &session).await.unwrap() {
+            match dcs.acquire(&me, &session, Timeline(0)).await.unwrap() {
                 Acquire::Won(..) => (true, me),
                 Acquire::HeldBy(holder) => (false, holder),
             }
@@ -90,7 +90,7 @@ async fn a_revoked_lease_ends_the_reign(ground: Ground) {
     assert!(view.leader.is_none() && view.members.is_empty());
     let refused = dcs.write_member(&me, &member("running"), &session).await;
     assert_eq!(refused, Err(StoreError::LeaseGone));
-    assert_eq!(dcs.acquire(&me, &session).await.unwrap_err(), StoreError::LeaseGone);
+    assert_eq!(dcs.acquire(&me, &session, Timeline(0)).await.unwrap_err(), StoreError::LeaseGone);
 }
 
 /// F78: the key is deleted while the lease lives. The keepalive succeeds; the proof must not.
@@ -120,7 +120,10 @@ async fn an_overwritten_key_ends_the_reign(ground: Ground) {
         ground.put(&Place::Leader, garbage).await;
         let lost = dcs.prove(&leadership).await;
         assert!(matches!(lost, Err(RenewError::Lost { holder: Some(_) })), "{garbage:?}: {lost:?}");
-        assert!(matches!(dcs.acquire(&me, &session).await.unwrap(), Acquire::HeldBy(_)), "{garbage:?}");
+        assert!(
+            matches!(dcs.acquire(&me, &session, Timeline(0)).await.unwrap(), Acquire::HeldBy(_)),
+            "{garbage:?}"
+        );
         let leader = dcs.load().await.unwrap().leader.unwrap();
         assert_eq!((leader.epoch, leader.lease), (leadership.epoch(), 0));
     }
@@ -181,7 +184,9 @@ async fn the_key_moves_to_a_new_session(ground: Ground) {
     let new = dcs.open_session(Duration::from_secs(14)).await.unwrap();
     assert_eq!(new.ttl(), Duration::from_secs(14));
     assert!(!first.is_under(&new));
-    assert!(matches!(dcs.acquire(&me, &new).await.unwrap(), Acquire::HeldBy(holder) if holder == me));
+    assert!(
+        matches!(dcs.acquire(&me, &new, Timeline(0)).await.unwrap(), Acquire::HeldBy(holder) if holder == me)
+    );
     let Adopt::Won(second, _) = dcs.adopt(&me, &new).await.unwrap() else { panic!("not adopted") };
     assert_eq!(second.epoch(), first.epoch());
     assert!(second.is_under(&new));
@@ -217,7 +222,7 @@ async fn a_lost_answer_is_resolved(ground: Ground) {
     let (other, other_faults) = ground.faulty().await;
     let other_session = other.open_session(TTL).await.unwrap();
     other_faults.plant(On::Write, Fault::LoseReply);
-    let held = other.acquire(&name("n2"), &other_session).await.unwrap();
+    let held = other.acquire(&name("n2"), &other_session, Timeline(0)).await.unwrap();
     assert!(matches!(held, Acquire::HeldBy(holder) if holder == me));
     assert_eq!(other_faults.waiting(), 0);
     dcs.prove(&leadership).await.unwrap();

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dcs::{
     Abode, Acquire, Dcs, Departure, Dump, DumpError, Epoch, Fault, Memory, On, Passage, Place, RenewError,
-    Stand, StoreError, SystemId,
+    Stand, StoreError, SystemId, Timeline,
 };
 use ground::{Follower, Ground, Kind, name, view, won};
 use serde_json::json;
@@ -64,14 +64,14 @@ async fn there_and_back(from: Ground, to: Ground) {
     assert_eq!((waiting.initialize.system_id(), waiting.leader), (Some(SYSTEM), None));
     let other = to.node().await;
     let others = other.open_session(TTL).await.unwrap();
-    assert!(matches!(other.acquire(&name("n2"), &others).await.unwrap(), Acquire::HeldBy(_)));
+    assert!(matches!(other.acquire(&name("n2"), &others, Timeline(0)).await.unwrap(), Acquire::HeldBy(_)));
     // Nothing has happened to the old store.
     here.prove(&first).await.unwrap();
 
     assert_eq!(here.leave(&first, &estate, &passage, PATIENCE).await.unwrap(), Departure::Left);
     assert!(matches!(here.prove(&first).await, Err(RenewError::Lost { .. })));
     let old = from.node().await;
-    assert!(matches!(old.acquire(&name("n2"), &session).await.unwrap(), Acquire::HeldBy(_)));
+    assert!(matches!(old.acquire(&name("n2"), &session, Timeline(0)).await.unwrap(), Acquire::HeldBy(_)));
     assert_eq!(old.load().await.unwrap().abode(), Abode::Moving(Stand::Left(passage.clone())));
     // Asking twice is safe.
     assert_eq!(here.leave(&first, &estate, &passage, PATIENCE).await.unwrap(), Departure::Left);
@@ -121,7 +121,7 @@ async fn there_and_back(from: Ground, to: Ground) {
 async fn other_at(ground: &Ground, me: &config::NodeName) -> Acquire {
     let dcs = ground.node().await;
     let session = dcs.open_session(TTL).await.unwrap();
-    dcs.acquire(me, &session).await.unwrap()
+    dcs.acquire(me, &session, Timeline(0)).await.unwrap()
 }
 
 /// What changed since the copy keeps the store open; a lost answer is resolved.

@@ -127,7 +127,7 @@ pub fn ask(step: &Step) -> usize {
         Step::WriteInitialize(_) => 1,
         Step::GiveUpInitialize => 2,
         Step::RestoreConfig => 3,
-        Step::Acquire => 4,
+        Step::Acquire { .. } => 4,
         Step::Adopt { .. } => 5,
         Step::Release { .. } => 6,
         Step::ClearFailover { .. } => 7,

@@ -97,7 +97,7 @@ impl Model {
 
     fn step(&self, turn: &mut Turn<'_>, step: &Step) -> Done {
         match step {
-            Step::Acquire => self.acquire(turn),
+            Step::Acquire { .. } => self.acquire(turn),
             Step::Adopt { revision } => self.adopt(turn, rev(revision.0)),
             Step::Release { .. } => release(turn),
             Step::ClearFailover { revision } => clear_failover(turn, rev(revision.0)),

@@ -128,6 +128,11 @@ impl World {
 
     /// Why the cluster is not whole yet: one leader that takes writes, everybody else streaming.
     pub fn unwell(&self) -> Option<String> {
+        let ends =
+            |node: &&super::node::Node| node.daemon.as_ref().is_some_and(|daemon| daemon.ending.is_some());
+        if let Some(node) = self.nodes.values().find(ends) {
+            return Some(format!("the daemon of {} is about to end", node.name));
+        }
         let Some(leader) = &self.store.leader else {
             // Only people may write the records again, and every node says so.
             let waits = |node: &super::node::Node| {
@@ -165,6 +170,9 @@ impl World {
     /// Ends all faults; from then on the cluster must come together within `bound`.
     pub fn converge(&mut self, bound: Duration) {
         self.end_faults();
+        let ends =
+            |node: &&super::node::Node| node.daemon.as_ref().is_some_and(|daemon| daemon.ending.is_some());
+        let ending: Vec<NodeName> = self.nodes.values().filter(ends).map(|node| node.name.clone()).collect();
         let mut left = bound;
         let step = Duration::from_millis(500);
         while let Some(why) = self.unwell() {
@@ -174,6 +182,10 @@ impl World {
             }
             left = left.saturating_sub(step);
             self.run(step);
+            // Whoever was told to end before all faults ended is started again once it has.
+            for name in &ending {
+                self.start_node(name);
+            }
         }
         // It must also stay so.
         self.run(Duration::from_secs(20));

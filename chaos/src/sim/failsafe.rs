@@ -107,6 +107,9 @@ impl World {
     pub(super) fn publish_record(&mut self, name: &NodeName) {
         let on = self.store.settings.failsafe_mode;
         let now = self.clock(name);
+        if !self.nodes[name].server.writable() {
+            return;
+        }
         let daemon = self.daemon(name);
         let leads = daemon.leads(now) && daemon.reachable && daemon.settings.failsafe_mode == on;
         let epoch = daemon.held.map(|held| held.epoch);

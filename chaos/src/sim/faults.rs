@@ -25,7 +25,7 @@ impl World {
             ["store", "up"] => self.store_returns(),
             ["wipe-store"] => self.wipe_store(),
             ["delete-leader-key"] => {
-                self.excuse(self.store.settings.ttl);
+                self.excuse(self.store.longest());
                 self.store.leader = None;
                 self.store.commit();
             }
@@ -46,7 +46,7 @@ impl World {
             ["store", "restored"] => {
                 if self.store.restore(self.now + self.store.settings.ttl) {
                     self.hit("F74");
-                    self.excuse(self.store.settings.ttl);
+                    self.excuse(self.store.longest());
                 }
             }
             ["deafen", from, to] => drop(self.deaf.insert(((*from).to_owned(), (*to).to_owned()))),
@@ -59,7 +59,7 @@ impl World {
 
     fn overwrite(&mut self, name: &str) -> Done {
         let (name, revision) = (known(self, name)?, self.store.commit());
-        self.excuse(self.store.settings.ttl);
+        self.excuse(self.store.longest());
         self.store.leader = Some(Leader { name, epoch: Epoch(revision.0), revision, lease: 0 });
         Ok(())
     }
@@ -219,7 +219,7 @@ impl World {
                 *fires = *fires + slept;
             }
             // No clock of the host can tell (reliability 6.3).
-            self.excuse(self.store.settings.ttl);
+            self.excuse(self.store.longest());
             self.hit("F41");
         } else if led && slept >= self.store.settings.ttl {
             self.hit("F40");
@@ -245,7 +245,7 @@ impl World {
             *at = dcs::Moment(at.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(0)));
         };
         self.store.sessions.values_mut().for_each(back);
-        self.excuse(self.store.settings.ttl);
+        self.excuse(self.store.longest());
         self.hit("F47");
     }
 
@@ -257,7 +257,7 @@ impl World {
         let now = self.now;
         if let Some(until) = self.store.sessions.get_mut(&session) {
             *until = now;
-            self.excuse(self.store.settings.ttl);
+            self.excuse(self.store.longest());
             self.hit("F77");
             self.hit("F81");
             if self.store.back.is_some() || !self.store.up {
@@ -283,20 +283,23 @@ impl World {
         }
         self.store.up = true;
         // By its time to live and an election; that it was still there when it went is all that counts.
-        let until = self.now + self.store_span(self.store.settings.ttl);
-        self.store.sessions.values_mut().for_each(|at| *at = until);
+        for session in self.store.sessions.keys().copied().collect::<Vec<_>>() {
+            let ttl = self.store.ttl_of(session);
+            let until = self.now + self.store_span(ttl);
+            self.store.renew(session, until, ttl);
+        }
         self.store.back = None;
     }
 
     fn wipe_store(&mut self) {
-        self.excuse(self.store.settings.ttl);
+        self.excuse(self.store.longest());
         self.store.leader = None;
         self.store.members.clear();
         self.store.sessions.clear();
         self.store.initialize = Initialize::Absent;
         self.store.identities.clear();
         (self.store.history, self.store.config, self.store.failover) = (None, None, None);
-        (self.store.sync, self.store.failsafe) = (None, None);
+        (self.store.sync, self.store.failsafe, self.store.reign) = (None, None, None);
         self.store.status = dcs::Status::default();
         self.store.commit();
     }

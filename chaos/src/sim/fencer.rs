@@ -39,6 +39,15 @@ impl World {
         }
     }
 
+    /// It is told that its deadline is no later than `hard`, counted from `sent`.
+    pub(super) fn bound_fencer(&mut self, name: &NodeName, sent: Moment, hard: Moment) {
+        let before = self.nodes[name].fencer.as_ref().and_then(|fencer| fencer.fires);
+        self.tell_fencer(name, sent, hard);
+        if let Some(fencer) = &mut self.node(name).fencer {
+            fencer.fires = fencer.fires.min(before);
+        }
+    }
+
     /// Fires, if it is time.
     pub(super) fn fence(&mut self, name: &NodeName) {
         let now = self.now;

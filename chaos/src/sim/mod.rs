@@ -315,6 +315,9 @@ impl World {
                 // Two may take writes until one of them has stopped.
                 self.excuse(settings.ttl);
             }
+            if settings.ttl < self.daemon(name).settings.ttl {
+                self.bound(name, settings.ttl);
+            }
             let daemon = self.daemon(name);
             daemon.view = Some(view);
             daemon.settings = settings;

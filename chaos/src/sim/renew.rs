@@ -124,11 +124,11 @@ impl World {
         let until = now + self.store_span(ttl);
         let session = match session.filter(|session| self.store.sessions.contains_key(session)) {
             Some(session) => {
-                self.store.sessions.insert(session, until);
+                self.store.renew(session, until, ttl);
                 Some(session)
             }
             None if self.store.full => None,
-            None => Some(self.store.open(until)),
+            None => Some(self.store.open(until, ttl)),
         };
         let ours = held.is_none_or(|held| {
             let leader = self.store.leader.as_ref();
@@ -176,9 +176,9 @@ impl World {
         let daemon = self.daemon(name);
         if reply.ours || forever {
             let granted = authority(ttl, flight.sent, held.epoch, held.revision);
-            daemon.held =
-                Some(Held { soft: held.soft.max(granted.soft), hard: held.hard.max(granted.hard), ..held });
-            self.tell_fencer(name, flight.sent, granted.hard);
+            let hard = held.hard.max(granted.hard);
+            daemon.held = Some(Held { soft: held.soft.max(granted.soft), hard, ..held });
+            self.tell_fencer(name, flight.sent, hard);
         } else if held.soft > local && !left {
             let until = self.leave_ends(name);
             self.forget_session(name, until);
@@ -200,6 +200,20 @@ impl World {
         if !kept && daemon.session.take().is_some() {
             daemon.renew_due = now;
             daemon.published = None;
+        }
+    }
+
+    /// Before the key moves under a shorter lease: no deadline is later than that one can end.
+    pub(super) fn bound(&mut self, name: &NodeName, ttl: Duration) {
+        if self.planted == Some(Fault::LongerDeadline) {
+            return;
+        }
+        let local = self.clock(name);
+        let Some(held) = &mut self.daemon(name).held else { return };
+        let most = authority(ttl, local, held.epoch, held.revision);
+        if most.hard < held.hard {
+            (held.soft, held.hard) = (held.soft.min(most.soft), most.hard);
+            self.bound_fencer(name, local, most.hard);
         }
     }
 

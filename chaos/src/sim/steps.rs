@@ -139,7 +139,7 @@ impl World {
             Step::Evict(pids) => self.evict(name, pids),
             Step::SeekLeave(names) => self.seek_leave(name, names),
             Step::GoOn { epoch, sent, span, until } => self.go_on(name, *epoch, *sent, *span, *until),
-            Step::Acquire | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
+            Step::Acquire { .. } | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
             Step::Ask(names) => self.ask(name, names),
             Step::ReadLineage(of) => {
                 let at = self.now + ANSWER;
@@ -264,19 +264,22 @@ impl World {
         }
         let session = self.daemon(name).session.filter(|session| self.store.sessions.contains_key(session));
         let until = now + self.store_span(ttl);
-        let session = session.unwrap_or_else(|| self.store.open(until));
+        let session = session.unwrap_or_else(|| self.store.open(until, ttl));
         self.daemon(name).session = Some(session);
         let got = match step {
             Step::Adopt { revision } => {
                 self.store.adopt(name, session, *revision).ok_or("the key does not name this node any more")
             }
-            _ => self.store.acquire(name, session).ok_or("another node was faster"),
+            Step::Acquire { claim } => {
+                self.store.acquire(name, session, *claim).ok_or("another node was faster")
+            }
+            _ => return Err("no step about the lease".to_owned()),
         };
         if got.is_err() {
             self.hit("F80");
         }
         let (epoch, revision) = got.map_err(str::to_owned)?;
-        self.store.sessions.insert(session, until);
+        self.store.renew(session, until, ttl);
         if !known {
             return Err("the store did not answer in time: nobody knows whether it was done".to_owned());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::{ClusterConfig, NodeName};
 use dcs::{
     ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand, Status,
-    SyncState, SystemId, Versioned,
+    SyncState, SystemId, Timeline, Versioned,
 };
 
 /// What a backup of a store holds.
@@ -53,8 +53,12 @@ pub struct Store {
     pub sync: Option<Versioned<SyncState>>,
     pub history: Option<Vec<HistoryRow>>,
     pub failsafe: Option<BTreeMap<NodeName, String>>,
+    /// The last reign, and the timeline that it claims.
+    pub reign: Option<(Epoch, Timeline)>,
     /// Session → when it runs out.
     pub sessions: BTreeMap<i64, Moment>,
+    /// Session → its time to live.
+    ttls: BTreeMap<i64, Duration>,
     next_session: i64,
     snapshot: Option<Arc<ClusterView>>,
     saved: Option<Box<Saved>>,
@@ -83,7 +87,9 @@ impl Store {
             sync: None,
             history: None,
             failsafe: None,
+            reign: None,
             sessions: BTreeMap::new(),
+            ttls: BTreeMap::new(),
             next_session: 1,
             snapshot: None,
             saved: None,
@@ -115,26 +121,44 @@ impl Store {
             failsafe_at: Revision(0),
             passage: self.passage.clone(),
             generation: 1,
-            reign: None,
+            reign: self.reign.map(|(epoch, _)| epoch),
+            claim: self.reign.map(|(_, claim)| claim).unwrap_or_default(),
         });
         self.snapshot = Some(view.clone());
         view
     }
 
-    pub fn open(&mut self, until: Moment) -> i64 {
+    pub fn open(&mut self, until: Moment, ttl: Duration) -> i64 {
         self.next_session += 1;
-        self.sessions.insert(self.next_session, until);
+        self.renew(self.next_session, until, ttl);
         self.next_session
     }
 
+    /// A session of `ttl` lives until then.
+    pub fn renew(&mut self, session: i64, until: Moment, ttl: Duration) {
+        self.sessions.insert(session, until);
+        self.ttls.insert(session, ttl);
+    }
+
+    /// The longest time that a session may live on by its last renewal.
+    pub fn longest(&self) -> Duration {
+        self.ttls.values().copied().fold(self.settings.ttl, Duration::max)
+    }
+
+    /// The time to live of a session.
+    pub fn ttl_of(&self, session: i64) -> Duration {
+        self.ttls.get(&session).copied().unwrap_or(self.settings.ttl)
+    }
+
     /// Takes the leader key if nobody has it.
-    pub fn acquire(&mut self, name: &NodeName, session: i64) -> Option<(Epoch, Revision)> {
+    pub fn acquire(&mut self, name: &NodeName, session: i64, claim: Timeline) -> Option<(Epoch, Revision)> {
         if self.leader.is_some() || matches!(self.passage, Some(Stand::Left(_))) {
             return None;
         }
         let revision = self.commit();
         self.passage = None;
         let epoch = Epoch(revision.0);
+        self.reign = Some((epoch, claim));
         self.leader = Some(Leader { name: name.clone(), epoch, revision, lease: session });
         Some((epoch, revision))
     }
@@ -176,6 +200,7 @@ impl Store {
         let mut told = Vec::new();
         for session in over {
             self.sessions.remove(&session);
+            self.ttls.remove(&session);
             if let Some(leader) = self.leader.take_if(|leader| leader.lease == session) {
                 told.push(format!("the lease of {} has run out", leader.name));
             }

@@ -37,7 +37,7 @@ impl World {
             ["pause"] => self.setting("pause=true"),
             ["resume"] => {
                 // Two may take writes until one of them has stopped.
-                self.excuse(self.store.settings.ttl);
+                self.excuse(self.store.longest());
                 self.setting("pause=false")
             }
             ["switchover", rest @ ..] => self.handover(true, rest),
@@ -289,10 +289,17 @@ impl World {
         self.kinds.clear();
         self.store_returns();
         (self.store.full, self.store.slow, self.store.watch_delay) = (false, 0, Duration::ZERO);
-        let settings = Arc::make_mut(&mut self.store.settings);
-        settings.pause = false;
+        if self.store.settings.pause {
+            // As a resume.
+            self.excuse(self.store.longest());
+            Arc::make_mut(&mut self.store.settings).pause = false;
+        }
         self.store.commit();
         let now = self.now;
+        if self.nodes.values().any(super::node::Node::is_unfenced) {
+            // From here on somebody is there to stop it, which takes a moment.
+            self.excuse(self.store.longest());
+        }
         for name in self.names().iter() {
             let node = self.node(name);
             node.fails.clear();

@@ -60,9 +60,10 @@ fn wanted(on: bool, me: &NodeName, url: &str, view: &ClusterView) -> BTreeMap<No
 }
 
 impl Node {
-    /// Keeps the record, on the leader.
+    /// Keeps the record, on a leader that may take writes: one that holds the key without the right to lead gives it back,
+    /// and whom its record left out could not lead after it.
     pub(crate) fn write_record(&mut self, tenure: &Tenure) {
-        let Some(held) = tenure.leading() else { return };
+        let Some(held) = tenure.leading().filter(|_| self.keeper.flags.armed()) else { return };
         let seen = self.seen.borrow().clone();
         let now = Moment::now();
         // Only what stands in the store in this reign is written over.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use coordinator::Held;
 use dcs::{
-    Acquire, Adopt, Dcs, Epoch, Leadership, Moment, RenewError, Session, Status, StoreError, authority,
+    Acquire, Adopt, Dcs, Epoch, Leadership, Moment, RenewError, Session, Status, StoreError, Timeline,
+    authority,
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Flags, Order, Tenure, Terms, chain};
+use super::{AdoptError, Flags, Order, Tenure, Terms, chain};
 use crate::alarm::Alarm;
+use crate::fence::Unguarded;
 
 /// How soon after its beginning an attempt that failed is followed by the next; one that took longer, at once.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -211,8 +213,8 @@ impl Renewer {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Acquire(answer) => {
-                let outcome = self.acquire().await;
+            Order::Acquire(claim, answer) => {
+                let outcome = self.acquire(claim).await;
                 let _ = answer.send(outcome);
             }
             Order::Adopt(answer) => {
@@ -242,13 +244,13 @@ impl Renewer {
         }
     }
 
-    async fn acquire(&mut self) -> Result<bool, StoreError> {
+    async fn acquire(&mut self, claim: Timeline) -> Result<bool, StoreError> {
         let session = self.session().await?;
         if self.arrive(&session).await? {
             return Ok(true);
         }
         let Some(dcs) = &self.dcs else { return Ok(false) };
-        match dcs.acquire(&self.terms.me, &session).await {
+        match dcs.acquire(&self.terms.me, &session, claim).await {
             Ok(Acquire::Won(leadership, sent)) => {
                 self.take(leadership, &session, sent);
                 Ok(true)
@@ -258,8 +260,9 @@ impl Renewer {
         }
     }
 
-    async fn adopt(&mut self) -> Result<bool, StoreError> {
+    async fn adopt(&mut self) -> Result<bool, AdoptError> {
         let session = self.session().await?;
+        self.bound(session.ttl()).await?;
         let Some(dcs) = &self.dcs else { return Ok(false) };
         match dcs.adopt(&self.terms.me, &session).await {
             Ok(Adopt::Won(leadership, sent)) => {
@@ -267,8 +270,21 @@ impl Renewer {
                 Ok(true)
             }
             Ok(Adopt::HeldBy(_) | Adopt::Vacant) => Ok(false),
-            Err(error) => self.failed(error),
+            Err(error) => Ok(self.failed(error)?),
         }
+    }
+
+    /// Before the key moves under a lease of `ttl`: no deadline of this reign, ours or the fencer's, is later than that
+    /// lease can end. Those of a longer lease would otherwise outlast the key.
+    async fn bound(&self, ttl: Duration) -> Result<(), Unguarded> {
+        let sent = Moment::now();
+        let most = authority(ttl, sent, self.terms.way.clock());
+        self.publish.send_if_modified(|tenure| {
+            let Some(held) = tenure.held.as_mut().filter(|held| held.hard > most.hard) else { return false };
+            (held.soft, held.hard) = (held.soft.min(most.soft), most.hard);
+            true
+        });
+        self.flags.fence.bound(sent, most.hard).await
     }
 
     pub(super) fn failed(&mut self, error: StoreError) -> Result<bool, StoreError> {
@@ -317,6 +333,7 @@ impl Renewer {
 
     /// A new ttl means a new lease: open it, move the leader key to it, let the old one go.
     async fn set_ttl(&mut self, ttl: Duration) {
+        self.wanted = None;
         if ttl == self.terms.ttl {
             return;
         }

@@ -17,6 +17,12 @@ use crate::view::{
 };
 use crate::{Lsn, SystemId, Timeline};
 
+/// The number after the name; 0 if there is none, as in the records of earlier versions.
+fn claim(value: &str) -> Timeline {
+    let number = value.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    Timeline(number.unwrap_or_default())
+}
+
 /// The view that `records` make at `revision`. Unknown keys are ignored (P035).
 pub(crate) fn view<'a>(
     keys: &Keys,
@@ -31,7 +37,9 @@ pub(crate) fn view<'a>(
         match keys.place(&record.key) {
             None | Some(Place::Bootstrap) => {}
             Some(Place::Generation) => view.generation = generation(value),
-            Some(Place::Reign) => view.reign = Some(Epoch(record.modified)),
+            Some(Place::Reign) => {
+                (view.reign, view.claim) = (Some(Epoch(record.modified)), claim(value));
+            }
             Some(Place::Leader) => {
                 view.passage = Stand::read(value);
                 view.leader = view.passage.is_none().then(|| leader(record));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::{Endpoints, EtcdConfig, NodeName, StoreConfig};
-use dcs::{Acquire, Dcs, Embedded, Faults, Keys, Leadership, Memory, Moment, Place, Seen, Session};
+use dcs::{Acquire, Dcs, Embedded, Faults, Keys, Leadership, Memory, Moment, Place, Seen, Session, Timeline};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -159,7 +159,7 @@ pub fn name(text: &str) -> NodeName {
 }
 
 pub async fn won(dcs: &Dcs, me: &NodeName, session: &Session) -> Leadership {
-    match dcs.acquire(me, session).await.unwrap() {
+    match dcs.acquire(me, session, Timeline(0)).await.unwrap() {
         Acquire::Won(leadership, _) => leadership,
         Acquire::HeldBy(other) => panic!("{other} holds the lead"),
     }

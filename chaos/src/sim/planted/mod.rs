@@ -44,6 +44,8 @@ pub enum Fault {
     NoFencer,
     /// Nothing but the fencer enforces the deadline.
     NoDeadline,
+    /// What a longer lease granted outlasts the shorter one that the key was moved to.
+    LongerDeadline,
     /// A node whose loop hangs keeps its lease.
     LoopUnwatched,
     /// A lease that could not be renewed in time is renewed on.
@@ -89,10 +91,15 @@ pub enum Fault {
 }
 
 /// Every fault, a script in which it shows (or the name of a scenario, whose script is played), and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 37] = [
+pub const PLANTED: [(Fault, &str, &str); 38] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     // F35: the daemon is stopped by a signal.
     (Fault::NoFencer, "stop-daemon n1\nwait 60s", "side by side"),
+    (
+        Fault::LongerDeadline,
+        "set ttl=60\nwait 30s\nset ttl=5\nwait 3s\nstop-daemon n1\nwait 90s",
+        "side by side",
+    ),
     // F27, F28: the loop hangs, and no fencer can be started.
     (Fault::NoDeadline, "stop-turns n1\nkill-fencer n1 for-good\nwait 90s", "side by side"),
     (Fault::LoopUnwatched, "stop-turns n1\nwait 90s\nexpect leader n2", "it is not so"),
