@@ -172,7 +172,8 @@ impl World {
         self.end_faults();
         let ends =
             |node: &&super::node::Node| node.daemon.as_ref().is_some_and(|daemon| daemon.ending.is_some());
-        let ending: Vec<NodeName> = self.nodes.values().filter(ends).map(|node| node.name.clone()).collect();
+        let mut ending: Vec<NodeName> =
+            self.nodes.values().filter(ends).map(|node| node.name.clone()).collect();
         let mut left = bound;
         let step = Duration::from_millis(500);
         while let Some(why) = self.unwell() {
@@ -183,8 +184,9 @@ impl World {
             left = left.saturating_sub(step);
             self.run(step);
             // Whoever was told to end before all faults ended is started again once it has.
-            for name in &ending {
-                self.start_node(name);
+            let over = |name: &mut NodeName| self.nodes[name].daemon.is_none();
+            for name in ending.extract_if(.., over).collect::<Vec<_>>() {
+                self.start_node(&name);
             }
         }
         // It must also stay so.

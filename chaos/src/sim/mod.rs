@@ -315,8 +315,12 @@ impl World {
                 // Two may take writes until one of them has stopped.
                 self.excuse(settings.ttl);
             }
-            if settings.ttl < self.daemon(name).settings.ttl {
+            let before = self.daemon(name).settings.ttl;
+            if settings.ttl < before {
                 self.bound(name, settings.ttl);
+            }
+            if settings.ttl != before {
+                self.daemon(name).renew_due = now;
             }
             let daemon = self.daemon(name);
             daemon.view = Some(view);
