@@ -116,22 +116,11 @@ impl Instance {
                 Err(_) => return self.silent(now),
             }
         }
-        let Some(session) = self.session.clone() else { return };
-        // Its deadline is the session's. A primary is knocked at meanwhile.
-        let (asked, opened) = match self.is_primary() {
-            true => {
-                let (asked, opened) = tokio::join!(session.look(), self.knock(settings, now));
-                (asked, Some(opened))
-            }
-            false => (session.look().await, None),
-        };
-        match asked {
+        let Some(session) = &self.session else { return };
+        // Its deadline is the session's.
+        match session.look().await {
             Ok(mut look) => {
-                let at = match opened {
-                    _ if look.in_recovery => now,
-                    Some(opened) => opened,
-                    None => self.knock(settings, now).await,
-                };
+                let at = if look.in_recovery { now } else { self.knock(settings, now).await };
                 if now.since(at) > SHUT {
                     return self.silent(now);
                 }
@@ -155,19 +144,15 @@ impl Instance {
     pub async fn glance(&mut self, settings: &Settings) -> bool {
         let now = Moment::now();
         let lately = now.since(self.asked) < ANSWER.min(settings.cluster.loop_wait);
+        let primary = self.look.as_ref().is_some_and(|(_, look)| !look.in_recovery);
         let usable = self.session.as_ref().is_some_and(|session| session.is_usable());
-        if !(lately && self.is_primary() && usable) || self.knock(settings, now).await != now {
+        if !(lately && primary && usable) || self.knock(settings, now).await != now {
             return false;
         }
         if let Some((at, _)) = &mut self.look {
             *at = now;
         }
         true
-    }
-
-    /// Whether it was a primary when it last answered.
-    fn is_primary(&self) -> bool {
-        self.look.as_ref().is_some_and(|(_, look)| !look.in_recovery)
     }
 
     /// Whether the server answered the last time, and a primary let us in.
