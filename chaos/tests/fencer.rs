@@ -241,14 +241,7 @@ async fn in_pause_nobody_is_fenced() {
         Ok(record.filter(|record| record.value.contains("\"pause\":true")))
     });
     cluster.explain(told.await).unwrap();
-    let disarmed = until(LONG, "the fencer to be disarmed", async || {
-        let page = leader.get("/metrics").await?.body;
-        Ok(page
-            .lines()
-            .any(|line| line.starts_with("matriarch_fencer_armed{") && line.ends_with(" 0"))
-            .then_some(()))
-    });
-    cluster.explain(disarmed.await).unwrap();
+    wait_armed(&cluster, leader, false).await;
     leader.signal(Signal::STOP);
     let stopped = Moment::now();
     let past =
@@ -260,10 +253,23 @@ async fn in_pause_nobody_is_fenced() {
     cluster.patch_config(&json!({"pause": null})).await.unwrap();
     cluster.wait_healthy(LONG).await.unwrap();
     assert_eq!(leader.postmaster(), postmaster);
+    // A daemon that is stopped before it has heard that the pause is over guards nothing.
+    wait_armed(&cluster, leader, true).await;
     leader.signal(Signal::STOP);
     wait_succeeded(&cluster, leader, &workload).await;
     leader.signal(Signal::CONT);
     cluster.wait_healthy(LONG).await.unwrap();
+}
+
+/// Waits until the node says of its fencer that it is armed, or that it is not.
+async fn wait_armed(cluster: &Cluster, node: &Node, armed: bool) {
+    let end = if armed { " 1" } else { " 0" };
+    let told = until(LONG, "the fencer to be armed, or disarmed", async || {
+        let page = node.get("/metrics").await?.body;
+        let told = |line: &str| line.starts_with("matriarch_fencer_armed{") && line.ends_with(end);
+        Ok(page.lines().any(told).then_some(()))
+    });
+    cluster.explain(told.await).unwrap();
 }
 
 /// F36: only the lease thread stands still. The rest of the daemon steps down in time by itself, or the fencer ends it.
