@@ -13,7 +13,7 @@ use crate::observation::{Asked, Observation};
 use crate::past::Past;
 use crate::reason::Reason;
 use crate::sync::right;
-use crate::{failsafe, fresh, leader};
+use crate::{claim, failsafe, fresh};
 
 /// How long a peer's answer is used before it is asked again.
 pub const STALE: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ fn identity(seen: &Observation, past: &Past, view: &ClusterView, control: Contro
         }
         // `initialize` stays empty until the new cluster serves: a failure gives it back.
         _ if past.bootstrapping => {
-            let steps = [Step::RestoreConfig, leader::acquire(seen)];
+            let steps = [Step::RestoreConfig, claim::acquire(seen)];
             Some(Decision::act(seen, past.clone(), Reason::FoundCluster, steps))
         }
         _ if !was_standby(seen, control) => {
@@ -114,7 +114,7 @@ fn still_primary(seen: &Observation, past: Past, view: &ClusterView) -> Decision
     if overtaken {
         return crate::replica::step_down(seen, past, Reason::LeaseLost);
     }
-    Decision::act(seen, past, Reason::StillPrimary, [leader::acquire(seen)])
+    Decision::act(seen, past, Reason::StillPrimary, [claim::acquire(seen)])
 }
 
 /// A standby considers itself.
@@ -163,7 +163,7 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     }
     match verdict {
         Some(because) => Decision::wait(seen, past, because).wake_by(seen.now + STALE),
-        None => Decision::act(seen, past, Reason::BestCandidate, [leader::acquire(seen)]),
+        None => Decision::act(seen, past, Reason::BestCandidate, [claim::acquire(seen)]),
     }
 }
 
@@ -216,7 +216,7 @@ pub fn named_candidate(seen: &Observation, past: Past, view: &ClusterView) -> De
             Some(obstacle) => {
                 Decision::wait(seen, past, Reason::NotEligible(obstacle)).wake_by(seen.now + STALE)
             }
-            None => Decision::act(seen, past, Reason::NamedCandidate, [leader::acquire(seen)]),
+            None => Decision::act(seen, past, Reason::NamedCandidate, [claim::acquire(seen)]),
         },
     }
 }

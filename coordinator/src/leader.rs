@@ -4,17 +4,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use dcs::{ClusterView, Epoch, Initialize, Lsn, Timeline};
+use dcs::{ClusterView, Epoch, Initialize, Lsn};
 
 use crate::decision::{Decision, Step, StopMode, Task};
 use crate::eligible::Obstacle;
 use crate::local::{Control, ControlState, Data, Process, Running};
-use crate::observation::{Asked, Observation};
+use crate::observation::Observation;
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::sync::leading;
 use crate::sync::right::{self, Claim};
-use crate::{failsafe, handover, slots};
+use crate::{claim, failsafe, handover, slots};
 
 /// Decides while the lease is held.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -291,7 +291,7 @@ fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
 /// Promotes a standby under the lease, unless others may have acknowledged commits that it lacks.
 pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     let view = seen.view();
-    let promote = Step::Begin(promotion(seen, epoch));
+    let promote = Step::Begin(claim::promotion(seen, epoch));
     match right::claim(seen, &view) {
         Claim::Done => Decision::act(seen, past, Reason::PromoteWithLease, [promote]),
         Claim::First(step) => Decision::act(seen, past, Reason::PromoteWithLease, [step, promote]),
@@ -302,32 +302,6 @@ pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         }
         Claim::Refused(obstacle) => release(seen, past, Reason::LeaseWithoutRight(obstacle), None),
     }
-}
-
-/// A promotion to a timeline that nobody has made (F05, F102): neither the store, nor any
-/// member's record, nor any answer knows it, and no earlier reign has claimed it.
-pub fn promotion(seen: &Observation, epoch: Epoch) -> Task {
-    Task::Promote { epoch, above: used(seen, Some(epoch)) }
-}
-
-/// Taking the free lease, and with it a timeline: a leader that dies right after its promotion has told nobody.
-pub fn acquire(seen: &Observation) -> Step {
-    let own = seen.postgres.running.as_ref().map(|running| running.timeline).unwrap_or_default();
-    let used = used(seen, None).max(own);
-    Step::Acquire { claim: if seen.is_primary() { used } else { Timeline(used.0.saturating_add(1)) } }
-}
-
-/// The highest timeline that is known to be used or claimed, what `reign` claimed itself excepted.
-fn used(seen: &Observation, reign: Option<Epoch>) -> Timeline {
-    let view = seen.view();
-    let records = view.members.values().filter_map(|member| member.timeline);
-    let answers = seen.peers.values().filter_map(|peer| match &peer.answer {
-        Asked::Answered(_, answer) => answer.timeline,
-        _ => None,
-    });
-    let own = reign.is_some() && view.reign == reign;
-    let claimed = if own { Timeline(view.claim.0.saturating_sub(1)) } else { view.claim };
-    records.chain(answers).chain([claimed]).fold(view.timeline(), Timeline::max)
 }
 
 /// The everyday turn of a leader.

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod busy;
+mod claim;
 pub mod custody;
 mod decide;
 mod decision;

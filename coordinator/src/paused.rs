@@ -7,7 +7,7 @@ use crate::observation::{Observation, Standing};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::sync::{leading, right};
-use crate::{election, failsafe, handover, leader, replica};
+use crate::{claim, election, failsafe, handover, leader, replica};
 
 /// Decides while the cluster is paused.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -87,7 +87,7 @@ fn vacant(seen: &Observation, past: Past) -> Decision {
         return election::named_candidate(seen, past, &view);
     }
     if seen.is_primary() && named.is_none() {
-        let steps = [leader::acquire(seen)];
+        let steps = [claim::acquire(seen)];
         return Decision::act(seen, past, Reason::PausedTakeLease, steps);
     }
     Decision::wait(seen, past, Reason::Paused)

@@ -182,8 +182,16 @@ impl Dcs {
     /// # Errors
     /// [`StoreError::LeaseGone`] if it has ended; anything else leaves it as it was.
     pub async fn renew_session(&self, session: &Session) -> Result<Moment, StoreError> {
+        self.renew_session_within(session, Patience::once(session.pace())).await
+    }
+
+    async fn renew_session_within(
+        &self,
+        session: &Session,
+        patience: Patience,
+    ) -> Result<Moment, StoreError> {
         let sent = Moment::now();
-        self.home().keep_lease(session.lease(), Patience::once(session.pace())).await?;
+        self.home().keep_lease(session.lease(), patience).await?;
         self.touch(sent);
         session.0.renewed.fetch_max(sent.0, Ordering::AcqRel);
         Ok(sent)
@@ -225,7 +233,8 @@ impl Dcs {
         self.home().forget();
         let sent = session.renewed();
         if Moment::now().since(sent) > session.ttl() / 4 {
-            self.renew_session(session).await
+            // Nothing is at stake yet: it may take as long as what follows it.
+            self.renew_session_within(session, self.patience()).await
         } else {
             Ok(sent)
         }
@@ -261,7 +270,7 @@ impl Dcs {
     /// [`StoreError::Unknown`] if the outcome is not known; asking again is safe.
     pub async fn adopt(&self, me: &NodeName, session: &Session) -> Result<Adopt, StoreError> {
         self.home().forget();
-        let sent = self.renew_session(session).await?;
+        let sent = self.renew_session_within(session, self.patience()).await?;
         let key = self.path(&Place::Leader);
         let mut found = self.commit(&Txn { read: Some(key.clone()), ..Txn::default() }).await?.record;
         loop {
