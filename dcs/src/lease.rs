@@ -182,14 +182,10 @@ impl Dcs {
     /// # Errors
     /// [`StoreError::LeaseGone`] if it has ended; anything else leaves it as it was.
     pub async fn renew_session(&self, session: &Session) -> Result<Moment, StoreError> {
-        self.renew_session_within(session, Patience::once(session.pace())).await
+        self.renew_within(session, Patience::once(session.pace())).await
     }
 
-    async fn renew_session_within(
-        &self,
-        session: &Session,
-        patience: Patience,
-    ) -> Result<Moment, StoreError> {
+    async fn renew_within(&self, session: &Session, patience: Patience) -> Result<Moment, StoreError> {
         let sent = Moment::now();
         self.home().keep_lease(session.lease(), patience).await?;
         self.touch(sent);
@@ -234,7 +230,7 @@ impl Dcs {
         let sent = session.renewed();
         if Moment::now().since(sent) > session.ttl() / 4 {
             // Nothing is at stake yet: it may take as long as what follows it.
-            self.renew_session_within(session, self.patience()).await
+            self.renew_within(session, self.patience()).await
         } else {
             Ok(sent)
         }
@@ -255,8 +251,7 @@ impl Dcs {
         })
     }
 
-    /// Who took the lead last, and the timeline that it may make: the record outlives the leader key, and was written at
-    /// its epoch.
+    /// Who took the lead last, and the timeline that it may make. It outlives the leader key, at whose epoch it was written.
     pub(crate) fn put_reign(&self, me: &NodeName, claim: Timeline) -> Write {
         Write::Put { key: self.path(&Place::Reign), value: format!("{me} {}", claim.0), lease: 0 }
     }
@@ -270,7 +265,7 @@ impl Dcs {
     /// [`StoreError::Unknown`] if the outcome is not known; asking again is safe.
     pub async fn adopt(&self, me: &NodeName, session: &Session) -> Result<Adopt, StoreError> {
         self.home().forget();
-        let sent = self.renew_session_within(session, self.patience()).await?;
+        let sent = self.renew_within(session, self.patience()).await?;
         let key = self.path(&Place::Leader);
         let mut found = self.commit(&Txn { read: Some(key.clone()), ..Txn::default() }).await?.record;
         loop {
