@@ -154,6 +154,94 @@ async fn strict_commits_wait_for_a_standby() {
     nothing_is_lost(&cluster, workload).await.unwrap();
 }
 
+/// What `psql` says to a client that is no superuser and counts the rows: the count, or why it is not let in.
+async fn rows_for_a_client(cluster: &Cluster, of: &Node) -> anyhow::Result<Result<String, String>> {
+    let mut psql = Command::new(cluster.tools.postgres.join("psql"));
+    psql.args(["-h", &of.postgres.ip().to_string(), "-p", &of.postgres.port().to_string()])
+        .args(["-U", "reader", "-d", "postgres", "-XAtc", "select count(*) from unseen"])
+        .env("PGPASSWORD", "reader")
+        .env("PGCONNECT_TIMEOUT", "5");
+    let ended = chaos::process::end_of(psql, PATIENCE).await?;
+    Ok(if ended.code == Some(0) { Ok(ended.out.trim().to_owned()) } else { Err(ended.err) })
+}
+
+/// A commit that waits on a leader without standbys, whose postmaster then dies; returns the leader once its server
+/// answers again, and the timeline of before.
+async fn crashed_while_a_commit_waits(cluster: &Cluster) -> (&Node, String) {
+    let (leader, replicas) = cluster.roles().await.unwrap();
+    for sql in [
+        "drop table if exists unseen",
+        "create table unseen (id int)",
+        "drop role if exists reader",
+        "create role reader login password 'reader'",
+        "grant select on unseen to reader",
+    ] {
+        leader.sql(sql).await.unwrap();
+    }
+    assert_eq!(rows_for_a_client(cluster, leader).await.unwrap(), Ok("0".to_owned()));
+    let timeline = leader.cell("select timeline_id from pg_control_checkpoint()").await.unwrap();
+    for replica in &replicas {
+        replica.kill();
+    }
+    let session = chaos::sql::Session::open(leader.postgres, PATIENCE).await.unwrap();
+    let waits = until(PATIENCE, "a commit that waits", async || {
+        let sql = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+        Ok((leader.cell(sql).await? == "1").then_some(()))
+    });
+    let (inserted, waits) = tokio::join!(session.rows("insert into unseen values (1)", PATIENCE), async {
+        let waits = waits.await;
+        let before = leader.postmaster();
+        leader.kill_postmaster();
+        waits.map(|()| before)
+    });
+    let before = cluster.explain(waits).unwrap();
+    assert!(inserted.is_err(), "the commit was acknowledged by nobody");
+    let again = until(PATIENCE, "the server started again in place", async || {
+        let other = leader.postmaster().is_some_and(|pid| Some(pid) != before);
+        Ok((other && leader.cell("select not pg_is_in_recovery()").await? == "t").then_some(()))
+    });
+    cluster.explain(again.await).unwrap();
+    (leader, timeline)
+}
+
+/// F122: the leader's server crashes in strict mode while a commit waits. It is started where it was, and nobody sees
+/// that commit before a standby has it too; or before an operator says that the promise is off.
+#[tokio::test]
+async fn after_a_crash_nobody_reads_what_no_standby_has() {
+    let strict = json!({"synchronous_mode": true, "synchronous_mode_strict": true});
+    let cluster = lend(&strict, 1).await;
+    let (leader, timeline) = crashed_while_a_commit_waits(&cluster).await;
+    let refused = rows_for_a_client(&cluster, leader).await.unwrap();
+    assert!(
+        refused.as_ref().is_err_and(|why| why.contains("pg_hba.conf")),
+        "{refused:?}\n{}",
+        cluster.report()
+    );
+    let said = until(PATIENCE, "why clients are not let in", async || {
+        let why = leader.get("/why").await?.json().to_string();
+        Ok(why.contains("clients are not let in").then_some(()))
+    });
+    cluster.explain(said.await).unwrap();
+    assert_eq!(leader.code("/primary").await, 503);
+    for replica in cluster.others(leader) {
+        replica.start().unwrap();
+    }
+    let seen =
+        until(PATIENCE, "the client let in", async || Ok(rows_for_a_client(&cluster, leader).await?.ok()));
+    assert_eq!(cluster.explain(seen.await).unwrap(), "1");
+    assert_eq!(cluster.wait_healthy(PATIENCE).await.unwrap().name, leader.name, "{}", cluster.report());
+    assert_eq!(leader.cell("select timeline_id from pg_control_checkpoint()").await.unwrap(), timeline);
+    wait_standbys(&cluster, 1).await;
+
+    let (leader, _) = crashed_while_a_commit_waits(&cluster).await;
+    assert!(rows_for_a_client(&cluster, leader).await.unwrap().is_err(), "{}", cluster.report());
+    let off = json!({"synchronous_mode_strict": false});
+    leader.send("PATCH", "/config", &off).await.unwrap();
+    let seen =
+        until(PATIENCE, "the client let in", async || Ok(rows_for_a_client(&cluster, leader).await?.ok()));
+    assert_eq!(cluster.explain(seen.await).unwrap(), "1");
+}
+
 /// P249, P250 any one of two acknowledges: after the leader's end either may lead, if both can be compared; one of them
 /// alone may not.
 #[tokio::test]

@@ -264,7 +264,12 @@ impl Node {
         let followed = replication::follow(&settings.paths, &conf, &postmaster, settings.version).await?;
         self.instance.follows(upstream.cloned());
         if followed == Followed::NeedsRestart {
-            self.begin(Task::Restart { request: None, standby: Some(upstream.cloned()), timeout: None });
+            self.begin(Task::Restart {
+                request: None,
+                standby: Some(upstream.cloned()),
+                timeout: None,
+                closed: false,
+            });
         }
         Ok(())
     }

@@ -195,6 +195,7 @@ fn running(at: Moment, look: &Look) -> Running {
         senders: look.senders.iter().filter_map(|sender| sender_of(sender, look)).collect(),
         standby_names: look.standby_names.clone(),
         quiet: look.quiet,
+        closed: look.closed,
     }
 }
 

@@ -154,7 +154,7 @@ impl Node {
             role,
             server: look.as_ref().map(|(_, look)| server(look, &self.settings.postgres.recovery_conf)),
             lease: tenure.leading().map(|held| HeldLease { epoch: held.epoch, until: held.soft }),
-            writable: look.as_ref().is_some_and(|(_, look)| !look.in_recovery),
+            writable: look.as_ref().is_some_and(|(_, look)| !look.in_recovery && !look.closed),
             system_id: match (&look, &data) {
                 (Some((_, look)), _) => Some(look.system_id),
                 (None, Data::Present(control)) => Some(control.system_id),

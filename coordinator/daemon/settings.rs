@@ -8,6 +8,7 @@ use std::sync::Arc;
 use config::{ClusterConfig, Credentials, Effective, NodeConfig};
 use coordinator::{Bootstrap, Myself, Repair, Upstream};
 
+use crate::postgres::closed::Kept;
 use crate::postgres::conf::{self, Conf, STANDBY_NAMES};
 use crate::postgres::{Conninfo, Login, Paths, Target};
 
@@ -64,6 +65,15 @@ impl Settings {
             port: postgresql.listen.port,
             database: postgresql.database.clone(),
             login: login(&postgresql.superuser),
+        }
+    }
+
+    /// Who is let in where clients are not.
+    pub fn kept(&self) -> Kept {
+        let postgresql = &self.node.postgresql;
+        Kept {
+            superuser: postgresql.superuser.username.clone(),
+            rewind: postgresql.rewind.as_ref().map(|rewind| rewind.username.clone()),
         }
     }
 

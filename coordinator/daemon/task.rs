@@ -69,7 +69,7 @@ pub async fn run(task: &Task, context: &Context) -> anyhow::Result<Gain> {
         Task::Initdb => data::initdb(context).await,
         Task::FirstStart { epoch } => run::first_start(context, *epoch).await,
         Task::StartStandby { upstream } => run::start_standby(context, upstream.as_ref()).await,
-        Task::RestartInPlace { epoch } => run::start_primary(context, *epoch).await,
+        Task::RestartInPlace { epoch, closed } => run::start_primary(context, *epoch, *closed).await,
         Task::Promote { epoch, above } => run::promote(context, *epoch, *above).await,
         Task::Stop(mode) => run::stop(context, *mode).await,
         Task::KillRemnants => run::kill(context).await,
@@ -78,6 +78,8 @@ pub async fn run(task: &Task, context: &Context) -> anyhow::Result<Gain> {
         Task::RecoverCrash => data::recover_crash(context).await,
         Task::Rewind { from } => data::rewind(context, from).await,
         Task::Retire { grounds, leader } => data::retire(context, *grounds, leader.as_ref()).await,
-        Task::Restart { standby, timeout, .. } => run::restart(context, standby.as_ref(), *timeout).await,
+        Task::Restart { standby, timeout, closed, .. } => {
+            run::restart(context, standby.as_ref(), *timeout, *closed).await
+        }
     }
 }

@@ -160,6 +160,9 @@ pub enum Task {
     RestartInPlace {
         /// The reign in which it may take writes.
         epoch: Epoch,
+        /// Let no clients in: what they might read is not on the synchronous standbys yet.
+        #[serde(default)]
+        closed: bool,
     },
     /// End recovery and take writes.
     Promote {
@@ -201,6 +204,9 @@ pub enum Task {
         standby: Option<Option<Upstream>>,
         /// How long to wait for the started server, which goes on starting all the same; absent: as configured.
         timeout: Option<Duration>,
+        /// A primary that lets no clients in goes on so.
+        #[serde(default)]
+        closed: bool,
     },
 }
 
@@ -233,6 +239,9 @@ impl fmt::Display for Task {
         match self {
             Self::Initdb | Self::FirstStart { .. } => f.write_str("bootstrap"),
             Self::StartStandby { .. } => f.write_str("starting as a standby"),
+            Self::RestartInPlace { closed: true, .. } => {
+                f.write_str("starting as primary, closed to clients")
+            }
             Self::RestartInPlace { .. } => f.write_str("starting as primary"),
             Self::Promote { .. } => f.write_str("promote"),
             Self::Stop(_) => f.write_str("stopping Postgres"),

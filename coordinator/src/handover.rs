@@ -18,6 +18,7 @@ use crate::local::{ControlState, Data, Process};
 use crate::observation::{Asked, Observation};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::sync::admission;
 
 /// How long a stopped leader waits for a candidate to confirm the last checkpoint.
 const CONFIRM: Duration = Duration::from_secs(3);
@@ -220,7 +221,7 @@ fn abandon(seen: &Observation, past: Past, revision: Revision, why: &str) -> Dec
     let steps: Vec<Step> = match seen.lease {
         Some(held) => {
             alloc::vec![
-                Step::Begin(Task::RestartInPlace { epoch: held.epoch }),
+                Step::Begin(Task::RestartInPlace { epoch: held.epoch, closed: admission::closes(seen) }),
                 Step::ClearFailover { revision }
             ]
         }

@@ -12,6 +12,7 @@ use crate::local::{Control, ControlState, Data, Process, Running};
 use crate::observation::Observation;
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::sync::admission::{self, Verdict};
 use crate::sync::leading;
 use crate::sync::right::{self, Claim};
 use crate::{claim, failsafe, handover, slots};
@@ -214,7 +215,7 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         ControlState::InArchiveRecovery | ControlState::ShutDownInRecovery => {
             Task::StartStandby { upstream: None }
         }
-        _ => Task::RestartInPlace { epoch },
+        _ => Task::RestartInPlace { epoch, closed: admission::closes(seen) },
     };
     let steps = [Step::Begin(start)].into_iter().chain(asked);
     Decision::act(seen, past, because, steps)
@@ -321,11 +322,17 @@ fn serve(seen: &Observation, past: Past, epoch: Epoch, running: &Running) -> Dec
         }
     }
     let mut past = past;
+    let held_back = match admission::judge(seen, &mut past, &view, epoch, running) {
+        Some(Verdict::Admit) => return admission::open(seen, past),
+        Some(Verdict::Hold(because)) => Some(because),
+        None => None,
+    };
     let mut sync = leading::keep(seen, &mut past, &view, epoch, running);
     let mut steps = core::mem::take(&mut sync.steps);
     steps.extend(upkeep(seen, &mut past, epoch, &view, running));
-    let decision = match seen.failover_due {
-        Some(due) if due > 0 => Decision::act(seen, past, Reason::HandOverScheduled, steps)
+    let decision = match (held_back, seen.failover_due) {
+        (Some(because), _) => Decision::act(seen, past, because, steps),
+        (None, Some(due)) if due > 0 => Decision::act(seen, past, Reason::HandOverScheduled, steps)
             .wake_by(seen.now + Duration::from_secs(due.unsigned_abs())),
         _ if sync.blocked => Decision::act(seen, past, Reason::NobodyAcknowledges, steps),
         _ => Decision::act(seen, past, Reason::Leading, steps),

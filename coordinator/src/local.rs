@@ -60,6 +60,9 @@ pub struct Running {
     pub senders: Vec<Sender>,
     /// `synchronous_standby_names`, as the server has read it.
     pub standby_names: String,
+    /// It was started so that it lets no clients in.
+    #[serde(default)]
+    pub closed: bool,
     /// The checkpointer was idle, so that it has read all settings that there are.
     pub quiet: bool,
 }

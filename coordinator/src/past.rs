@@ -10,10 +10,11 @@ use dcs::{Epoch, Initialize, Lsn, Moment, Revision};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Task;
-use crate::local::Data;
+use crate::local::{Data, Process};
 use crate::observation::{Observation, Outcome, Standing};
 use crate::reason::Reason;
 use crate::slots;
+use crate::sync::admission::Closed;
 use crate::sync::leading::InForce;
 
 /// The memory of the decisions.
@@ -64,6 +65,12 @@ pub struct Past {
     pub abandoned: Option<Revision>,
     /// For whom commits wait, as this leader came to know it.
     pub in_force: Option<InForce>,
+    /// What must be on the standbys before this leader lets clients in.
+    #[serde(default)]
+    pub closed: Option<Closed>,
+    /// When a restart that would have opened the server failed.
+    #[serde(default)]
+    pub unopened: Option<Moment>,
     /// Since when each of these senders has served a stranger under a member's name.
     pub strangers: BTreeMap<i32, Moment>,
 }
@@ -154,6 +161,10 @@ impl Past {
             // The claim was refused, or what was begun is gone.
             past.bootstrapping = false;
         }
+        if seen.postgres.process != Process::Postmaster {
+            // The log of the next one may end elsewhere.
+            past.closed = None;
+        }
         // What was begun as leader ends with the reign.
         if !seen.holds_lease() {
             past.intent = match past.intent {
@@ -169,8 +180,10 @@ impl Past {
     fn learn(&mut self, ended: &Outcome, epoch: Option<Epoch>) {
         match &ended.failure {
             Some(what) => {
-                if matches!(ended.task, Task::Initdb | Task::FirstStart { .. }) {
-                    self.bootstrapping = false;
+                match ended.task {
+                    Task::Initdb | Task::FirstStart { .. } => self.bootstrapping = false,
+                    Task::Restart { standby: None, closed: false, .. } => self.unopened = Some(ended.at),
+                    _ => {}
                 }
                 let times = match &self.setback {
                     Some(before) if same_kind(&before.task, &ended.task) => before.times.saturating_add(1),

@@ -6,6 +6,7 @@ use crate::local::Process;
 use crate::observation::{Observation, Standing};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::sync::admission::{self, Verdict};
 use crate::sync::{leading, right};
 use crate::{claim, election, failsafe, handover, leader, replica};
 
@@ -50,10 +51,16 @@ fn leading(seen: &Observation, past: Past) -> Decision {
     let (Some(held), Some(running), true) = (seen.lease, &seen.postgres.running, seen.store.reachable) else {
         return Decision::wait(seen, past, Reason::Paused);
     };
+    let because = match admission::judge(seen, &mut past, &view, held.epoch, running) {
+        // What a crash before the pause began ends within it: nobody is served meanwhile.
+        Some(Verdict::Admit) => return admission::open(seen, past),
+        Some(Verdict::Hold(because)) => because,
+        None => Reason::Paused,
+    };
     let mut sync = leading::keep(seen, &mut past, &view, held.epoch, running);
     let mut steps = core::mem::take(&mut sync.steps);
     steps.extend(leader::upkeep(seen, &mut past, held.epoch, &view, running));
-    let decision = Decision::act(seen, past, Reason::Paused, steps);
+    let decision = Decision::act(seen, past, because, steps);
     match sync.wake {
         Some(wake) => decision.wake_by(wake),
         None => decision,

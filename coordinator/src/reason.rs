@@ -64,6 +64,18 @@ pub enum Reason {
     Leading,
     /// All is well but that no standby can acknowledge commits, and they must not return without.
     NobodyAcknowledges,
+    /// Postgres crashed and was started where it was; what clients could read there is not on enough standbys yet.
+    NotAdmitted {
+        /// The standbys that are waited for.
+        whom: String,
+        /// At most so many bytes the last of them lacks, a power of two; absent: too few stream.
+        lacks: Option<u64>,
+    },
+    /// Enough standbys have what clients may read: the server is started again to let them in.
+    Admitting {
+        /// The last try has failed, and the next one is made after a pause.
+        failed: bool,
+    },
     /// The lease is held, and somebody else may have commits that this node lacks.
     LeaseWithoutRight(Obstacle),
     /// The lease is held, Postgres is a standby.
@@ -235,6 +247,9 @@ impl fmt::Display for Reason {
             Self::NobodyAcknowledges => f.write_str(
                 "I am the leader with the lock, and commits wait: no standby can acknowledge them (synchronous_mode_strict)",
             ),
+            Self::NotAdmitted { whom, lacks } => not_admitted(f, whom, *lacks),
+            Self::Admitting { failed: true } => f.write_str("restarting Postgres to let clients in has failed, as the log says, and is tried again in a moment; so far only replication and the superuser are let in"),
+            Self::Admitting { failed: false } => f.write_str("restarting Postgres to let clients in: what they may read is on the synchronous standbys as well, or synchronous_mode_strict is off"),
             Self::LeaseWithoutRight(obstacle) => {
                 write!(f, "releasing the lease: somebody else may have commits that are not here ({obstacle})")
             }
@@ -311,4 +326,17 @@ fn wrong_cluster(f: &mut fmt::Formatter<'_>, here: SystemId, cluster: SystemId) 
         f,
         "system ID mismatch: this data directory is {here}, the cluster is {cluster}; move the directory away or correct scope and data_dir"
     )
+}
+
+fn not_admitted(f: &mut fmt::Formatter<'_>, whom: &str, lacks: Option<u64>) -> fmt::Result {
+    write!(
+        f,
+        "I am the leader with the lock; clients are not let in before what they may read after the crash is on {whom} as well (synchronous_mode_strict): "
+    )?;
+    match lacks {
+        Some(bytes) => write!(f, "at most {bytes} bytes to go"),
+        None => {
+            f.write_str("too few stream from here; bring them back, or switch synchronous_mode_strict off")
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::observation::{Consent, Observation, Request, Standing, Wish};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::replica;
+use crate::sync::admission;
 
 /// Decides on the oldest request that can be decided; nothing if there is none that matters now.
 pub fn decide(seen: &Observation, past: &Past) -> Option<Decision> {
@@ -113,7 +114,8 @@ fn restart(seen: &Observation, past: Past, id: u64, timeout: Option<Duration>) -
         Standing::Theirs(name) => Some(replica::upstream(seen, &seen.view(), &name)),
         _ => Some(None),
     };
-    let steps = [Step::Begin(Task::Restart { request: Some(id), standby, timeout })];
+    let closed = standby.is_none() && admission::stays_closed(seen, &past);
+    let steps = [Step::Begin(Task::Restart { request: Some(id), standby, timeout, closed })];
     Decision::act(seen, past, Reason::Restart, steps)
 }
 

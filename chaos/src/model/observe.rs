@@ -247,6 +247,7 @@ impl Model {
             senders: senders(state, node, cast),
             standby_names: text(self.shown_list(server), cast),
             quiet: true,
+            closed: false,
         });
         Postgres {
             process: match server.process {

@@ -14,7 +14,7 @@ pub fn work(task: &Task, cast: &Cast) -> Option<Work> {
         Task::StartStandby { upstream } => {
             Work::StartStandby(upstream.as_ref().map(|from| cast.id(from.member.as_str())))
         }
-        Task::RestartInPlace { epoch } => Work::RestartInPlace(rev(epoch.0)),
+        Task::RestartInPlace { epoch, .. } => Work::RestartInPlace(rev(epoch.0)),
         Task::Promote { epoch, above } => {
             Work::Promote(rev(epoch.0), u8::try_from(above.0).unwrap_or(u8::MAX))
         }
@@ -37,7 +37,7 @@ pub fn task(work: Work, cast: &Cast) -> Task {
     let name = |node: u8| cast.name(usize::from(node)).clone();
     match work {
         Work::StartStandby(from) => Task::StartStandby { upstream: from.map(|from| upstream(from, cast)) },
-        Work::RestartInPlace(reign) => Task::RestartInPlace { epoch: epoch(reign) },
+        Work::RestartInPlace(reign) => Task::RestartInPlace { epoch: epoch(reign), closed: false },
         Work::Promote(reign, above) => {
             Task::Promote { epoch: epoch(reign), above: Timeline(u32::from(above)) }
         }

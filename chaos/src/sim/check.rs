@@ -98,7 +98,7 @@ impl World {
         let (local, node) = (self.clock(name), &self.nodes[name]);
         let Some(daemon) = &node.daemon else { return };
         let epoch = match task {
-            Task::Promote { epoch, .. } | Task::RestartInPlace { epoch } | Task::FirstStart { epoch } => {
+            Task::Promote { epoch, .. } | Task::RestartInPlace { epoch, .. } | Task::FirstStart { epoch } => {
                 Some(*epoch)
             }
             _ => None,
@@ -148,6 +148,9 @@ impl World {
         let Some(node) = self.nodes.get(&leader.name) else { return Some("a stranger leads".into()) };
         if !node.server.writable() || !node.server.answers() {
             return Some(format!("{} leads and takes no writes", leader.name));
+        }
+        if node.server.closed {
+            return Some(format!("{} leads and lets no clients in", leader.name));
         }
         for other in self.nodes.values().filter(|other| other.name != leader.name) {
             let Some(daemon) = &other.daemon else { continue };

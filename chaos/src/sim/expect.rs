@@ -33,6 +33,8 @@ impl World {
                 match *state {
                     "streaming" => node.server.streaming,
                     "primary" => node.server.writable(),
+                    "open" => node.server.writable() && !node.server.closed,
+                    "closed" => node.server.writable() && node.server.closed,
                     "stopped" => node.server.process == Process::Gone,
                     "standby" => node.server.process == Process::Postmaster && !node.server.primary,
                     "exited" => node.exited.is_some(),

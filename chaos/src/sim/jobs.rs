@@ -77,6 +77,7 @@ impl World {
             }
             // The stop comes first, and is not what takes long.
             Task::Restart { .. } => {
+                self.keeps_unread(name);
                 self.stop_cleanly(name);
                 self.node(name).server.down = Some(self.clock(name));
             }
@@ -100,10 +101,9 @@ impl World {
             }
             Task::FirstStart { epoch } => return self.first_start(name, *epoch),
             Task::StartStandby { upstream } => self.start_standby(name, upstream.clone())?,
-            Task::RestartInPlace { epoch } => {
+            Task::RestartInPlace { epoch, closed } => {
                 self.unless_doomed(name)?;
-                self.node(name).server.start(true, None);
-                self.node(name).server.reign = Some(*epoch);
+                self.starts_in_place(name, *epoch, *closed);
             }
             Task::Promote { .. } => return self.promoted(name),
             Task::Stop(StopMode::Immediate) => {
@@ -135,7 +135,7 @@ impl World {
             }
             Task::Rewind { from } => return self.rewind_from(name, from),
             Task::Retire { grounds, leader } => return self.retire(name, *grounds, leader.as_ref()),
-            Task::Restart { standby, .. } => match standby {
+            Task::Restart { standby, closed, .. } => match standby {
                 Some(upstream) => self.start_standby(name, upstream.clone())?,
                 None => {
                     let held = self.daemon(name).held;
@@ -144,8 +144,7 @@ impl World {
                     {
                         self.proof(name, held.epoch)?;
                     }
-                    self.node(name).server.start(true, None);
-                    self.node(name).server.reign = held.map(|held| held.epoch);
+                    self.starts_again(name, held.map(|held| held.epoch), *closed);
                 }
             },
         }
@@ -166,7 +165,7 @@ impl World {
 
     /// What will take writes must prove the lease first, with a fencer armed; after that nothing stops it but a kill.
     fn becoming_writable(&mut self, name: &NodeName, task: &Task) {
-        let (Task::Promote { epoch, .. } | Task::FirstStart { epoch } | Task::RestartInPlace { epoch }) =
+        let (Task::Promote { epoch, .. } | Task::FirstStart { epoch } | Task::RestartInPlace { epoch, .. }) =
             task
         else {
             return;

@@ -83,7 +83,7 @@ impl World {
         for name in self.names().iter() {
             let node = &self.nodes[name];
             let server = &node.server;
-            let open = server.writable() && server.answers() && node.stopped.host.is_none();
+            let open = server.writable() && server.answers() && !server.closed && node.stopped.host.is_none();
             if !open || server.waiting.len() >= PATIENT {
                 continue;
             }

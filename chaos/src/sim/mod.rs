@@ -9,6 +9,7 @@
     reason = "a world that contradicts itself must stop at once: its judgements would be worth nothing"
 )]
 
+mod admission;
 mod aim;
 pub mod catalogue;
 pub mod chance;

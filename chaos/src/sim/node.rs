@@ -242,6 +242,7 @@ impl Node {
             senders: Vec::new(),
             standby_names: self.server.names.clone(),
             quiet: true,
+            closed: self.server.closed,
         })
     }
 

@@ -160,6 +160,10 @@ pub struct Server {
     pub slack: u64,
     /// Commits that nobody was told of yet.
     pub waiting: Vec<Wal>,
+    /// It lets no clients in.
+    pub closed: bool,
+    /// What clients could not read before it was stopped, and can when it is open.
+    pub unread: Option<Wal>,
 }
 
 impl Default for Server {
@@ -189,6 +193,8 @@ impl Default for Server {
             stranger: None,
             slack: 0,
             waiting: Vec::new(),
+            closed: false,
+            unread: None,
         }
     }
 }
@@ -260,6 +266,7 @@ impl Server {
             dir.state = if primary { ControlState::InProduction } else { ControlState::InArchiveRecovery };
         }
         self.process = Process::Postmaster;
+        self.closed = false;
         self.stragglers.clear();
         self.primary = primary;
         self.crashed = None;

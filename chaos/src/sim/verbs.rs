@@ -199,6 +199,9 @@ impl World {
         if !self.nodes[name].server.writable() || !self.nodes[name].server.answers() {
             return Err("it takes no writes".into());
         }
+        if self.nodes[name].server.closed {
+            return Err("it lets no clients in".into());
+        }
         self.dir(name)?.wal.end += bytes;
         let wal = self.dir(name)?.wal.clone();
         self.commit(name, wal);

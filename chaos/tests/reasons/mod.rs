@@ -34,6 +34,8 @@ fn samples() -> Vec<Reason> {
         Reason::NothingToOffer,
         Reason::Leading,
         Reason::NobodyAcknowledges,
+        Reason::NotAdmitted { whom: "n2".to_owned(), lacks: Some(4096) },
+        Reason::Admitting { failed: false },
         Reason::LeaseWithoutRight(Obstacle::NotSynchronous { leader: "n1".to_owned() }),
         Reason::PromoteWithLease,
         Reason::Promoting,

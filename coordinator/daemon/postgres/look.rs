@@ -43,6 +43,8 @@ pub struct Look {
     pub system_id: SystemId,
     /// `server_version_num`.
     pub version: u32,
+    /// It was started so that it lets no clients in.
+    pub closed: bool,
     /// When the postmaster started, in seconds since the epoch.
     pub postmaster_start: f64,
 }
@@ -222,6 +224,7 @@ impl Session {
             slots: read(json("slots")?, "slots")?.unwrap_or_default(),
             system_id: self.system_id(),
             version: self.version(),
+            closed: self.hba_file().is_some_and(super::closed::is),
             postmaster_start: self.postmaster_start(),
         })
     }

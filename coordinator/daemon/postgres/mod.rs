@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod clone;
+pub mod closed;
 pub mod conf;
 pub mod conninfo;
 pub mod controldata;

@@ -78,6 +78,11 @@ impl Paths {
         self.config_dir().join("pg_hba.conf")
     }
 
+    /// What takes the place of `pg_hba.conf` while clients are not let in.
+    pub fn closed_hba(&self) -> PathBuf {
+        self.beside(CLOSED_HBA)
+    }
+
     /// `pg_ident.conf`.
     pub fn ident(&self) -> PathBuf {
         self.config_dir().join("pg_ident.conf")
@@ -98,6 +103,9 @@ impl Paths {
         beside(&self.data_dir, suffix)
     }
 }
+
+/// How the name of the file ends by which a server is known to let no clients in.
+pub const CLOSED_HBA: &str = ".closed-hba";
 
 fn beside(dir: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(dir);

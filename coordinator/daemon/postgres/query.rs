@@ -103,6 +103,7 @@ pub struct Session {
     system_id: SystemId,
     /// Seconds since the epoch at which the postmaster started.
     postmaster_start: f64,
+    hba_file: Option<String>,
     looking: tokio::sync::OnceCell<Statement>,
 }
 
@@ -131,6 +132,7 @@ impl Session {
                 // Postgres shows the unsigned identifier as a signed number.
                 system_id: SystemId(first.get::<_, i64>(1).cast_unsigned()),
                 postmaster_start: first.get(2),
+                hba_file: first.get(3),
                 looking: tokio::sync::OnceCell::new(),
             })
         };
@@ -162,6 +164,11 @@ impl Session {
     /// When the postmaster behind this session started, in seconds since the epoch.
     pub fn postmaster_start(&self) -> f64 {
         self.postmaster_start
+    }
+
+    /// The file of host-based authentication that the server was started with; only who may see it is told.
+    pub fn hba_file(&self) -> Option<&str> {
+        self.hba_file.as_deref()
     }
 
     /// Whether the server is in recovery, that is read-only.
@@ -238,7 +245,8 @@ impl Session {
 
 const FIRST: &str = "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
      (SELECT system_identifier FROM pg_catalog.pg_control_system()), \
-     pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time())";
+     pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
+     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'hba_file')";
 
 fn config(target: &Target, terms: Terms) -> Config {
     let mut config = Config::new();

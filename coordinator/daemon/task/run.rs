@@ -12,7 +12,7 @@ use crate::command;
 use crate::custody::marker::Work;
 use crate::postgres::query::{Session, Terms};
 use crate::postgres::run::{self, RunError, Start, Stop};
-use crate::postgres::{Stopped, conf, conninfo, controldata, off_loop, process, roles, timelines};
+use crate::postgres::{Stopped, closed, conf, conninfo, controldata, off_loop, process, roles, timelines};
 
 /// How long killing everything of the instance may take.
 const KILL: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ async fn start_standby_from(
     write_standby_conf(context, upstream, &limits).await?;
     let (conf, _) = settings.standby_conf(upstream, &limits);
     let wait = timeout.unwrap_or(settings.postgres.pg_ctl_timeout.min(CONSISTENT));
-    start(context, stopped, (Start::Standby, upstream), &conf, None, wait).await
+    start(context, stopped, (Start::Standby, upstream), &conf, None, wait, false).await
 }
 
 /// Writes the files that make the server follow `upstream`, and its password.
@@ -71,7 +71,7 @@ pub async fn write_standby_conf(
 
 /// Starts and waits until it accepts connections. A server that is still recovering
 /// when the time is up goes on; the node's loop watches it. Nothing is started once the lease
-/// of `reign` has run out.
+/// of `reign` has run out. One that is `closed` lets no clients in.
 async fn start(
     context: &Context,
     stopped: Stopped,
@@ -79,9 +79,14 @@ async fn start(
     conf: &conf::Conf,
     reign: Option<Epoch>,
     wait: Duration,
+    closed: bool,
 ) -> anyhow::Result<Gain> {
     let settings = &context.settings;
-    let line = conf::command_line(&conf.parameters);
+    let mut line = conf::command_line(&conf.parameters);
+    if closed {
+        let file = closed::put(&settings.paths, conf, &settings.kept()).await?;
+        line.insert("hba_file".to_owned(), file.display().to_string());
+    }
     let may = || reign.is_none_or(|epoch| context.keeper.leads_in(epoch));
     let postmaster = Arc::new(run::start(&settings.paths, stopped, how, &line, may).await?);
     context.keeper.flags.cover(&postmaster);
@@ -102,9 +107,9 @@ async fn start(
 }
 
 /// Starts as primary where it was, under the lease that this node still holds.
-pub async fn start_primary(context: &Context, epoch: Epoch) -> anyhow::Result<Gain> {
+pub async fn start_primary(context: &Context, epoch: Epoch, closed: bool) -> anyhow::Result<Gain> {
     let stopped = process::kill_all(&context.settings.paths, KILL).await?;
-    start_primary_from(context, stopped, epoch, None).await
+    start_primary_from(context, stopped, epoch, None, closed).await
 }
 
 async fn start_primary_from(
@@ -112,13 +117,14 @@ async fn start_primary_from(
     stopped: Stopped,
     epoch: Epoch,
     timeout: Option<Duration>,
+    closed: bool,
 ) -> anyhow::Result<Gain> {
     let settings = &context.settings;
     authorise(context, epoch).await?;
     let conf = settings.primary_conf();
     conf::put(&settings.paths, &conf).await?;
     let wait = timeout.unwrap_or(settings.postgres.pg_ctl_timeout);
-    start(context, stopped, (Start::Primary, None), &conf, Some(epoch), wait).await
+    start(context, stopped, (Start::Primary, None), &conf, Some(epoch), wait, closed).await
 }
 
 /// A fresh proof of ownership, and the fencer armed with its deadline: nothing becomes writable without both.
@@ -136,7 +142,7 @@ async fn authorise(context: &Context, epoch: Epoch) -> anyhow::Result<()> {
 /// The first start of a new cluster: as primary, with its roles, and the operator's command run.
 pub async fn first_start(context: &Context, epoch: Epoch) -> anyhow::Result<Gain> {
     let settings = &context.settings;
-    let gain = start_primary(context, epoch).await?;
+    let gain = start_primary(context, epoch, false).await?;
     let terms = Terms { statement_timeout: Duration::from_secs(30), ..Terms::default() };
     let session = Session::open(&settings.local(), terms).await?;
     let postgresql = &settings.node.postgresql;
@@ -265,6 +271,7 @@ pub async fn restart(
     context: &Context,
     standby: Option<&Option<Upstream>>,
     timeout: Option<Duration>,
+    closed: bool,
 ) -> anyhow::Result<Gain> {
     let stopped = halt(context, StopMode::Handover).await?;
     match standby {
@@ -273,12 +280,12 @@ pub async fn restart(
             let conf = context.settings.primary_conf();
             conf::put(&context.settings.paths, &conf).await?;
             let wait = timeout.unwrap_or(context.settings.postgres.pg_ctl_timeout);
-            start(context, stopped, (Start::Primary, None), &conf, None, wait).await
+            start(context, stopped, (Start::Primary, None), &conf, None, wait, closed).await
         }
         None => {
             let held = context.keeper.tenure.borrow().leading();
             let epoch = held.context("the lease was lost during the restart")?.epoch;
-            start_primary_from(context, stopped, epoch, timeout).await
+            start_primary_from(context, stopped, epoch, timeout, closed).await
         }
     }
 }

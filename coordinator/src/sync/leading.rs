@@ -327,6 +327,13 @@ fn genuine(seen: &Observation, name: &str, sender: &Sender) -> bool {
     !seen.settings.use_slots || sender.slot.as_deref() == Some(slot_name(name).as_str())
 }
 
+/// How far a member that streams from here has the log on disk; nothing if it is not certain that it is that member.
+pub fn flushed(seen: &Observation, running: &Running, name: &str) -> Option<Lsn> {
+    let mut senders = running.senders.iter().filter(|sender| sender.is_for(name));
+    let (Some(sender), None) = (senders.next(), senders.next()) else { return None };
+    sender.flushed.filter(|_| sender.streaming && genuine(seen, name, sender))
+}
+
 /// The processes that have served a stranger under a member's name for a while. Postgres would take its word for the member's.
 fn strangers(seen: &Observation, past: &mut Past, view: &ClusterView, running: &Running) -> Vec<i32> {
     let others = view.members.keys().filter(|name| **name != seen.me.name);

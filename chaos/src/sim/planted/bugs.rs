@@ -84,11 +84,7 @@ pub const BUGS: [(&str, &str, Stand); 72] = [
         "A standby that had not followed for days was promoted",
         Planted(&[F::RecordForgotten, F::LagForgotten]),
     ),
-    (
-        "B22",
-        "Waiting commits became visible after a restart",
-        Elsewhere("not built: clients are admitted before what they may read is replicated (F122)"),
-    ),
+    ("B22", "Waiting commits became visible after a restart", Planted(&[F::AdmitsAtOnce])),
     (
         "B23",
         "Nobody could know which standby had acknowledged",

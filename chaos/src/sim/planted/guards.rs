@@ -68,7 +68,14 @@ impl World {
             Fault::StartsAsPrimary if was_primary => {
                 for step in &mut decision.steps {
                     if matches!(step, Step::Begin(Task::StartStandby { .. })) {
-                        *step = Step::Begin(Task::RestartInPlace { epoch: Epoch(0) });
+                        *step = Step::Begin(Task::RestartInPlace { epoch: Epoch(0), closed: false });
+                    }
+                }
+            }
+            Fault::AdmitsAtOnce => {
+                for step in &mut decision.steps {
+                    if let Step::Begin(Task::RestartInPlace { closed, .. }) = step {
+                        *closed = false;
                     }
                 }
             }

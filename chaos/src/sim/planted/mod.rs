@@ -88,10 +88,12 @@ pub enum Fault {
     StaysWritable,
     /// The only copy that is left is moved away.
     RetiresTheLast,
+    /// Clients are let in right after a crash, whatever they may read.
+    AdmitsAtOnce,
 }
 
 /// Every fault, a script in which it shows (or the name of a scenario, whose script is played), and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 38] = [
+pub const PLANTED: [(Fault, &str, &str); 39] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     // F35: the daemon is stopped by a signal.
     (Fault::NoFencer, "stop-daemon n1\nwait 60s", "side by side"),
@@ -161,6 +163,12 @@ pub const PLANTED: [(Fault, &str, &str); 38] = [
         "gives up the last copy",
     ),
     (Fault::StaysWritable, "scenario pause-two-primaries", "it is not so"),
+    (
+        Fault::AdmitsAtOnce,
+        "set synchronous_mode=on\nset synchronous_mode_strict=true\nwait 10s\ncut n1 n2\ncut n1 n3\nwrite n1 100\n\
+         kill-postmaster n1\nwait 5s\nkill n1\nheal\nwait 60s",
+        "lacks a commit",
+    ),
 ];
 
 impl World {
