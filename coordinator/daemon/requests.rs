@@ -45,13 +45,19 @@ impl Node {
                 Reply::text(202, "reload scheduled")
             }
             Command::LeaveRunning => {
-                self.ending = Some(Wish::LeaveRunning);
+                self.end(Wish::LeaveRunning);
                 Reply::text(202, "the daemon ends, Postgres goes on")
             }
             other => Reply::text(501, format!("{other:?} is not for the node's loop")),
         };
         // Whoever asked may have gone away.
         let _ = answer.send(reply);
+    }
+
+    /// The daemon is to end. Its member of the embedded store does not lead that to the last.
+    pub(crate) fn end(&mut self, wish: Wish) {
+        self.ways.present().abdicate();
+        self.ending = Some(wish);
     }
 
     fn keep(&mut self, wish: Wish, answer: tokio::sync::oneshot::Sender<Reply>) {

@@ -81,6 +81,13 @@ impl Way {
         }
     }
 
+    /// This process is about to end: another member should lead the store by then.
+    pub fn abdicate(&self) {
+        if let Self::Member(member) = self {
+            member.abdicate();
+        }
+    }
+
     /// Stops the member in this process, after everything else.
     pub async fn close(&self) {
         if let Self::Member(member) = self {

@@ -47,6 +47,21 @@ async fn one_of_three_members_may_crash() {
     }
 }
 
+/// One that is about to end leaves the store's lead to another first: nobody waits for an election.
+#[tokio::test]
+async fn a_member_that_ends_leaves_the_lead_before() {
+    let members = Members::started(3);
+    write(&members.dcs(0), 1).await;
+    let leader = members.leader(0).await;
+    members.get(leader).abdicate();
+    let still = || StoreError::Refused("it leads still".to_owned());
+    until_ok(async || (members.leader(0).await != leader).then_some(()).ok_or_else(still)).await;
+    // One that does not lead has nothing to leave.
+    members.get(leader).abdicate();
+    write(&members.dcs(leader), 2).await;
+    assert_eq!(read(&members.dcs(0)).await, Some(Lsn(2)));
+}
+
 /// All three are killed at once and started again: same store, same records, same leases, nobody needed.
 #[tokio::test]
 async fn all_members_may_crash_at_once() {

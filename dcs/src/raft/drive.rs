@@ -204,6 +204,7 @@ impl Drive {
                     self.wire.say(self.raw.raft.leader_id, Word::Join { member, address });
                 }
             }
+            Input::Abdicate => self.abdicate(),
             Input::Unreachable(member) => self.raw.report_unreachable(member),
             Input::Sent { to, whole } => {
                 let status = if whole { SnapshotStatus::Finish } else { SnapshotStatus::Failure };

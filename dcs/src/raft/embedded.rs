@@ -139,6 +139,11 @@ impl Embedded {
         let _ = self.0.inputs.send(Input::Stop);
     }
 
+    /// Lets another member lead the store, if this one does, before it is stopped.
+    pub fn abdicate(&self) {
+        let _ = self.0.inputs.try_send(Input::Abdicate);
+    }
+
     /// Makes this member neither hear nor speak to these addresses, until called again: a partition, for tests.
     pub fn cut(&self, addresses: &[Address]) {
         self.0.wire.set_cut(addresses.iter().map(ToString::to_string).collect());

@@ -140,10 +140,27 @@ impl Drive {
             return None;
         }
         // The leader does not remove itself: whoever leads next will.
+        self.leave_the_lead(there);
+        Some(Turned(None))
+    }
+
+    /// Lets another voter that is heard lead the store, if this member does: one that ends would leave it without a leader
+    /// for an election timeout.
+    pub fn abdicate(&mut self) {
+        if !self.leads() {
+            return;
+        }
+        let now = Moment::now();
+        let others = self.conf.voters.iter().copied().filter(|id| *id != self.wire.member);
+        let there = others.filter(|id| self.is_heard(*id, now)).collect();
+        self.leave_the_lead(there);
+    }
+
+    /// The most advanced of these is to lead.
+    fn leave_the_lead(&mut self, there: Vec<u64>) {
         let matched = |id: &u64| self.raw.raft.prs().get(*id).map_or(0, |progress| progress.matched);
         if let Some(heir) = there.into_iter().max_by_key(matched) {
             self.raw.transfer_leader(heir);
         }
-        Some(Turned(None))
     }
 }

@@ -43,6 +43,8 @@ pub(super) enum Input {
         member: u64,
         address: String,
     },
+    /// Another voter should lead the store: this process is about to end.
+    Abdicate,
     /// Nothing reaches a member.
     Unreachable(u64),
     /// A snapshot reached a member, or not.
