@@ -141,6 +141,12 @@ impl Cluster {
         self.nodes.iter().map(|node| node.postgres).collect()
     }
 
+    /// The leader lease's time to live, as it was at the start.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        Duration::from_secs(self.spec.dcs.get("ttl").and_then(Value::as_u64).unwrap_or(30))
+    }
+
     /// The name of a key of this cluster in the store.
     #[must_use]
     pub fn key(&self, name: &str) -> String {

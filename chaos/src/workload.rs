@@ -106,6 +106,21 @@ impl Workload {
         Ok(workload)
     }
 
+    /// One client for all servers and one for each, which find a second primary; returns when they have written enough to
+    /// see one by, however soon a fault comes.
+    ///
+    /// # Errors
+    /// As [`Workload::start`], and when no writes are acknowledged.
+    pub async fn everywhere(servers: &[SocketAddr]) -> anyhow::Result<Self> {
+        let mut workload = Self::start(servers, Duration::from_millis(5)).await?;
+        for server in servers {
+            workload.add_client(&[*server], Duration::from_millis(20));
+        }
+        let enough = async || Ok((workload.acked() > 60).then_some(()));
+        crate::cluster::until(Duration::from_secs(90), "sixty acknowledged rows", enough).await?;
+        Ok(workload)
+    }
+
     /// Adds a client. One that knows a single server is what finds a second primary.
     pub fn add_client(&mut self, servers: &[SocketAddr], pause: Duration) {
         let client = Client {

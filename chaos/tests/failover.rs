@@ -118,7 +118,7 @@ async fn sigterm_on_the_leader_hands_over_at_once() {
     let next = cluster.wait_leader(&[&leader.name], PATIENCE).await.unwrap();
     cluster.explain(workload.wait_ack_after(Moment::now(), PATIENCE).await).unwrap();
     let outage = workload.outage_since(asked);
-    let ttl = Duration::from_secs(cluster.spec.dcs["ttl"].as_u64().unwrap());
+    let ttl = cluster.ttl();
     assert!(
         outage < ttl - Duration::from_millis(500),
         "{outage:?}: that is no handover but an expired lease"
@@ -165,8 +165,8 @@ async fn a_member_that_must_not_lead_does_not() {
     cluster.wait_streaming(leader, next, PATIENCE).await.unwrap();
     next.kill();
     // Only barred members are left: they must stay replicas for longer than a lease lives.
-    let ttl = cluster.spec.dcs["ttl"].as_u64().unwrap();
-    let wrong = until(Duration::from_secs(ttl + 4), "no", async || {
+    let ttl = cluster.ttl();
+    let wrong = until(ttl + Duration::from_secs(4), "no", async || {
         let led = barred.code("/primary").await == 200 || leader.code("/primary").await == 200;
         Ok(led.then_some(()))
     });
@@ -202,7 +202,7 @@ async fn a_leader_that_lost_its_key_stops_writing_at_once() {
 async fn a_leader_without_its_store_is_read_only_within_the_ttl() {
     let cluster = CLUSTER.lend().await.unwrap();
     let (leader, _) = cluster.roles().await.unwrap();
-    let ttl = Duration::from_secs(cluster.spec.dcs["ttl"].as_u64().unwrap());
+    let ttl = cluster.ttl();
     cluster.store.freeze().unwrap();
     let frozen = Moment::now();
     let demoted = until(ttl + Duration::from_secs(1), "503 on /primary", async || {

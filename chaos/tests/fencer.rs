@@ -21,19 +21,10 @@ use serde_json::json;
 
 const LONG: Duration = Duration::from_secs(90);
 
-fn ttl(cluster: &Cluster) -> Duration {
-    Duration::from_secs(cluster.spec.dcs["ttl"].as_u64().unwrap())
-}
-
 /// A cluster of three under writes: a client for all servers, and one for each, which find a second primary.
 async fn start() -> (Cluster, Workload) {
     let cluster = Cluster::healthy(Spec::tested(3)).await.unwrap();
-    let mut workload = Workload::start(&cluster.servers(), Duration::from_millis(5)).await.unwrap();
-    for server in cluster.servers() {
-        workload.add_client(&[server], Duration::from_millis(20));
-    }
-    let enough = async || Ok((workload.acked() > 60).then_some(()));
-    until(LONG, "sixty acknowledged rows", enough).await.unwrap();
+    let workload = Workload::everywhere(&cluster.servers()).await.unwrap();
     (cluster, workload)
 }
 
@@ -86,7 +77,7 @@ async fn a_frozen_daemon_is_fenced() {
     let records = workload.stop().await;
     let last = last_on(&records, old).since(frozen);
     println!("its last write was acknowledged after {last:?}");
-    assert!(last < ttl(&cluster));
+    assert!(last < cluster.ttl());
     one_writer(&records).unwrap();
 }
 
@@ -96,10 +87,7 @@ async fn a_daemon_frozen_after_the_ttl_was_lowered_is_fenced_in_time() {
     let mut spec = Spec::tested(3);
     spec.dcs["ttl"] = json!(30);
     let cluster = Cluster::healthy(spec).await.unwrap();
-    let mut workload = Workload::start(&cluster.servers(), Duration::from_millis(5)).await.unwrap();
-    for server in cluster.servers() {
-        workload.add_client(&[server], Duration::from_millis(20));
-    }
+    let workload = Workload::everywhere(&cluster.servers()).await.unwrap();
     let old = cluster.leader().await.unwrap();
     let key = cluster.key("leader");
     let before = cluster.store.get(&key).await.unwrap().unwrap().lease;
@@ -136,7 +124,7 @@ async fn a_killed_daemon_leaves_no_primary_beyond_the_lease() {
     let told = "before this daemon started, the fencer killed every process of the instance";
     assert!(old.log().contains(told), "{}", cluster.report());
     let records = workload.stop().await;
-    assert!(last_on(&records, old).since(killed) < ttl(&cluster));
+    assert!(last_on(&records, old).since(killed) < cluster.ttl());
     one_writer(&records).unwrap();
 }
 
@@ -149,7 +137,7 @@ async fn a_daemon_that_returns_in_time_takes_over() {
     let killed = Moment::now();
     old.kill_coordinator();
     old.start().unwrap();
-    let past = async || Ok((Moment::now().since(killed) > ttl(&cluster)).then_some(()));
+    let past = async || Ok((Moment::now().since(killed) > cluster.ttl()).then_some(()));
     until(LONG, "the old deadline", past).await.unwrap();
     cluster.wait_healthy(LONG).await.unwrap();
     assert_eq!((old.postmaster(), old.fencer()), (Some(postmaster), Some(fencer)));
@@ -245,7 +233,7 @@ async fn in_pause_nobody_is_fenced() {
     leader.signal(Signal::STOP);
     let stopped = Moment::now();
     let past =
-        async || Ok((Moment::now().since(stopped) > ttl(&cluster) + Duration::from_secs(2)).then_some(()));
+        async || Ok((Moment::now().since(stopped) > cluster.ttl() + Duration::from_secs(2)).then_some(()));
     until(LONG, "the end of the lease", past).await.unwrap();
     assert_eq!(leader.postmaster(), postmaster);
     leader.signal(Signal::CONT);
@@ -298,6 +286,6 @@ async fn a_frozen_lease_thread_ends_writes_within_the_lease() {
     let records = workload.stop().await;
     let last = last_on(&records, old).since(frozen);
     println!("its last write was acknowledged after {last:?}");
-    assert!(last < ttl(&cluster));
+    assert!(last < cluster.ttl());
     one_writer(&records).unwrap();
 }

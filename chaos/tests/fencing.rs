@@ -22,20 +22,9 @@ use serde_json::{Value, json};
 const LONG: Duration = Duration::from_secs(90);
 
 /// The cluster's ttl, which differs between stores.
-fn ttl(cluster: &Cluster) -> Duration {
-    Duration::from_secs(cluster.spec.dcs["ttl"].as_u64().unwrap())
-}
-
 async fn start() -> (Cluster, Workload) {
     let cluster = Cluster::healthy(Spec::matriarch(3)).await.unwrap();
-    let mut workload = Workload::start(&cluster.servers(), Duration::from_millis(5)).await.unwrap();
-    for server in cluster.servers() {
-        // One for each server: these find a second primary.
-        workload.add_client(&[server], Duration::from_millis(20));
-    }
-    // Enough to see a second writer by, however soon the fault comes.
-    let enough = async || Ok((workload.acked() > 60).then_some(()));
-    until(LONG, "sixty acknowledged rows", enough).await.unwrap();
+    let workload = Workload::everywhere(&cluster.servers()).await.unwrap();
     (cluster, workload)
 }
 
@@ -69,11 +58,11 @@ async fn a_frozen_store_ends_writes_within_the_lease() {
     let leader = cluster.leader().await.unwrap();
     let frozen = Moment::now();
     cluster.store.freeze().unwrap();
-    tokio::time::sleep(ttl(&cluster)).await;
+    tokio::time::sleep(cluster.ttl()).await;
     assert_ne!(leader.code("/primary").await, 200, "it must have stepped down");
     let last = workload.last_ack().unwrap();
     println!("the last write was acknowledged {:?} after the store froze", last.since(frozen));
-    assert!(last.since(frozen) < ttl(&cluster));
+    assert!(last.since(frozen) < cluster.ttl());
     let standby = until(LONG, "a read-only standby", async || {
         Ok((leader.cell("select pg_is_in_recovery()").await? == "t").then_some(()))
     });
@@ -100,7 +89,7 @@ async fn an_overwritten_leader_key_stops_the_primary() {
     wait_no_writes(&cluster, leader, LONG).await;
     let (stopped, last) = (Moment::now(), workload.last_ack().unwrap());
     println!("the last write was acknowledged {:?} after the key changed", last.since(changed));
-    tokio::time::sleep(ttl(&cluster)).await;
+    tokio::time::sleep(cluster.ttl()).await;
     assert_eq!(workload.acked_since(stopped), 0, "a foreign leader key, and somebody took writes");
     assert!(cluster.leader().await.is_none());
     cluster.store.delete(&cluster.key("leader")).await.unwrap();
@@ -175,7 +164,7 @@ async fn a_frozen_postmaster_is_no_primary() {
     println!("{} led {:?} after the postmaster froze", next.name, led.since(frozen));
     assert!(last.since(frozen) <= Duration::from_secs(1), "{:?}", last.since(frozen));
     assert!(
-        led.since(frozen) < ttl(&cluster),
+        led.since(frozen) < cluster.ttl(),
         "{:?}: it must not wait for the lease or a deadline",
         led.since(frozen)
     );

@@ -50,8 +50,8 @@ async fn in_pause_a_dead_primary_stays_dead_until_the_pause_ends() {
     pause(&cluster).await.unwrap();
     let (leader, replicas) = cluster.roles().await.unwrap();
     leader.kill_postmaster();
-    let ttl = cluster.spec.dcs["ttl"].as_u64().unwrap();
-    let wrong = until(Duration::from_secs(ttl + 3), "no", async || {
+    let ttl = cluster.ttl();
+    let wrong = until(ttl + Duration::from_secs(3), "no", async || {
         let mut promoted = false;
         for replica in &replicas {
             promoted |= replica.cell("select pg_is_in_recovery()").await? == "f";

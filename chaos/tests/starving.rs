@@ -19,18 +19,14 @@ const SHARE: Share = Share { runs: Duration::from_millis(20), stands: Duration::
 /// Three nodes, a client for all servers and one for each, which find a second primary.
 async fn start() -> (Cluster, Workload) {
     let cluster = Cluster::healthy(Spec::tested(3)).await.unwrap();
-    let mut workload = Workload::start(&cluster.servers(), Duration::from_millis(5)).await.unwrap();
-    for server in cluster.servers() {
-        workload.add_client(&[server], Duration::from_millis(20));
-    }
-    workload.wait_ack_after(Moment::now(), LONG).await.unwrap();
+    let workload = Workload::everywhere(&cluster.servers()).await.unwrap();
     (cluster, workload)
 }
 
 /// Three leases long.
 async fn wait_three_leases(cluster: &Cluster) {
-    let (began, ttl) = (Moment::now(), cluster.spec.dcs["ttl"].as_u64().unwrap());
-    let over = async || Ok((Moment::now().since(began) > 3 * Duration::from_secs(ttl)).then_some(()));
+    let (began, ttl) = (Moment::now(), cluster.ttl());
+    let over = async || Ok((Moment::now().since(began) > 3 * ttl).then_some(()));
     until(LONG, "three leases to pass", over).await.unwrap();
 }
 

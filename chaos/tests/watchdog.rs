@@ -95,7 +95,7 @@ async fn only_a_leader_that_holds_its_lease_pings() {
     let of = |node: &Node| devices.iter().find(|device| device.path.starts_with(&node.dir)).unwrap();
     let device = of(leader);
     device.wait(&cluster, "pings", |text| text.ends_with("111")).await;
-    let ttl = cluster.spec.dcs["ttl"].as_u64().unwrap();
+    let ttl = cluster.ttl().as_secs();
     assert!(device.text().contains(&format!("Ctimeout={}\n", ttl / 2)), "{}", device.text());
     let log = leader.log();
     let activated = format!("activated with {} second timeout, timing slack", ttl / 2);
