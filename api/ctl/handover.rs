@@ -14,6 +14,7 @@ use crate::output::Format;
 use crate::progress;
 use crate::reach::{Reach, Seen};
 use crate::rest::Answer;
+use crate::roster::Entry;
 use crate::select;
 use crate::when;
 
@@ -108,6 +109,9 @@ pub async fn failover(reach: &Reach, wanted: Option<String>, force: &Force) -> a
     let Some(candidate) = candidate else {
         bail!("Failover could be performed only to a specific candidate: name it with --candidate");
     };
+    if let Some(loss) = seen.roster.member(&candidate).and_then(|entry| loss(&seen, entry)) {
+        note(loss);
+    }
     if !force && seen.modes.synchronous && !seen.is_synchronous(&candidate) {
         let question = format!("Are you sure you want to failover to the asynchronous node {candidate}?");
         if !ask::confirm(&question)? {
@@ -116,6 +120,24 @@ pub async fn failover(reach: &Reach, wanted: Option<String>, force: &Force) -> a
     }
     let wish = Wish { kind: Kind::Failover, leader: None, candidate: Some(candidate), at: None };
     fulfil(reach, &seen, &wish, force).await
+}
+
+/// What a failover to this member loses, as far as the published positions tell; nothing if it need not lose anything.
+fn loss(seen: &Seen, candidate: &Entry) -> Option<String> {
+    let name = &candidate.name;
+    let known = candidate.position.as_ref().and_then(|place| place.0.as_ref());
+    let asynchronous = seen.modes.synchronous && !seen.is_synchronous(name);
+    match known {
+        None => Some(format!("How much {name} lacks is not known: it has published no position.")),
+        Some((at, lacks)) if *lacks > 0 => Some(format!(
+            "{name} lacks at least {lacks} bytes of the log that the leader has published ({name} is at {at}). \
+             Unless the leader can still send them, they are lost."
+        )),
+        Some((at, _)) if asynchronous => Some(format!(
+            "{name} is at {at}, as far as the leader has published. It is no synchronous standby: what was committed since may be lost."
+        )),
+        Some(_) => None,
+    }
 }
 
 async fn show(reach: &Reach) -> anyhow::Result<Seen> {
@@ -170,7 +192,7 @@ fn candidate(
 }
 
 /// Patroni's reading of the tags that forbid leading.
-fn is_barred(member: &crate::roster::Entry) -> bool {
+fn is_barred(member: &Entry) -> bool {
     let tag = |name: &str| member.tags.get(name);
     let is_on = |value: &Value| value.as_bool() == Some(true) || value.as_str() == Some("true");
     match tag("nofailover") {

@@ -206,6 +206,21 @@ fn own(page: &mut Page, status: &NodeStatus, requests: u64, now: Moment) {
         "Value is 1 if the store refuses writes because it is full, so that nobody could take over, 0 otherwise.",
         u8::from(status.store_full),
     );
+    page.counter(
+        "matriarch_strangers_ended_total",
+        "How often a stranger's connection, which streamed under a member's name, was ended since the daemon started.",
+        status.strangers.ended,
+    );
+    page.gauge(
+        "matriarch_stranger_seconds",
+        "How long the last such connection lived, in which its word counted as the member's.",
+        seconds(status.strangers.last),
+    );
+    page.gauge(
+        "matriarch_stranger_longest_seconds",
+        "How long such a connection lived at most since the daemon started.",
+        seconds(status.strangers.longest),
+    );
     page.counter("matriarch_http_requests_total", "Requests answered since the daemon started.", requests);
     guard(page, status);
 }

@@ -199,6 +199,8 @@ pub struct NodeStatus {
     pub guard: Guard,
     /// The store is full: leases are renewed and nothing else is written, so nobody could take over.
     pub store_full: bool,
+    /// Who streamed under a member's name.
+    pub strangers: Strangers,
 }
 
 impl NodeStatus {
@@ -235,8 +237,21 @@ impl NodeStatus {
             why: Why::default(),
             guard: Guard::default(),
             store_full: false,
+            strangers: Strangers::default(),
         }
     }
+}
+
+/// Connections that streamed under a member's name, but not through that member's slot, and were ended. For as long as one
+/// lived, Postgres may have taken what it acknowledged for the member's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strangers {
+    /// How many, since the daemon started.
+    pub ended: u64,
+    /// How long the last one lived.
+    pub last: Duration,
+    /// How long one lived at most.
+    pub longest: Duration,
 }
 
 /// What the fencer last said: the process that ends every process of Postgres here when the lease has run out.

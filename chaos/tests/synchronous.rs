@@ -75,8 +75,8 @@ fn named<'a>(cluster: &'a Cluster, name: &str) -> &'a Node {
 
 /// Whether nobody leads for longer than a lease lives.
 async fn nobody_leads(cluster: &Cluster) -> bool {
-    let ttl = cluster.spec.dcs["ttl"].as_u64().unwrap();
-    let led = until(Duration::from_secs(ttl + 4), "no", async || Ok(cluster.leader().await.map(|_| ())));
+    let ttl = cluster.ttl();
+    let led = until(ttl + Duration::from_secs(4), "no", async || Ok(cluster.leader().await.map(|_| ())));
     led.await.is_err()
 }
 
@@ -370,5 +370,14 @@ async fn a_stranger_under_a_members_name_is_ended() {
     let _ = stranger.kill();
     cluster.explain(ended).unwrap();
     assert!(leader.log().contains("does not use that member's slot"), "{}", cluster.report());
+    let told = until(PATIENCE, "how long it was there", async || {
+        let page = leader.get("/metrics").await?.body;
+        let metric = |name: &str| {
+            let line = page.lines().find(|line| line.starts_with(name))?;
+            line.rsplit(' ').next()?.parse::<f64>().ok().filter(|value| *value > 0.0)
+        };
+        Ok(metric("matriarch_strangers_ended_total{").and(metric("matriarch_stranger_longest_seconds{")))
+    });
+    cluster.explain(told.await).unwrap();
     wait_standbys(&cluster, 1).await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::client::Client;
 use api::command::{Asked, Reply};
-use api::status::NodeStatus;
+use api::status::{NodeStatus, Strangers};
 use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Step, SyncWrites, Task, Wish, decide};
 use dcs::{Dcs, Lsn, Moment, Seen};
 use serde_json::Value;
@@ -63,6 +63,7 @@ pub struct Node {
     pub(crate) floor: Option<Lsn>,
     /// This node's own writes of the record of synchronous standbys.
     pub(crate) sync: SyncWrites,
+    pub(crate) strangers: Strangers,
     pub(crate) published: publish::Published,
     pub(crate) failsafe: Failsafe,
     pub(crate) last: Option<Decision>,
@@ -167,6 +168,7 @@ impl Node {
             reading: lineage::Reading::default(),
             floor: None,
             sync: SyncWrites::default(),
+            strangers: Strangers::default(),
             published: publish::Published::default(),
             last: None,
             recorder: parts.recorder,
@@ -303,7 +305,7 @@ impl Node {
             Some(asked) = self.inbox.recv() => self.asked(asked).await,
             signal = self.signals.recv() => match signal {
                 Some(Signal::Reload) => self.reload(),
-                Some(Signal::Stop) | None => self.ending = Some(Wish::Stop),
+                Some(Signal::Stop) | None => self.end(Wish::Stop),
             },
             () = self.look.notified() => {}
             () = self.alarm.at(wake) => self.idle = Moment::now() < self.wake,

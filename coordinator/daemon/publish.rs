@@ -183,6 +183,7 @@ impl Node {
             why: self.why(obstacles),
             guard: self.keeper.flags.fence.guard(),
             store_full: self.published.full,
+            strangers: self.strangers,
             failsafe_until: self.failsafe.until(tenure.leading().map(|held| held.epoch)),
             watchdog_failed: self.keeper.flags.fence.unwatched().is_some(),
             ..NodeStatus::unknown(self.settings.node.scope.clone(), self.settings.node.name.clone())

@@ -101,9 +101,15 @@ impl Node {
                 .look()
                 .and_then(|(_, look)| look.senders.iter().find(|sender| sender.pid == *pid).cloned());
             if let Some(sender) = strange {
+                let now = api::wall::now().as_millisecond();
+                let lived = sender.since.map_or(0, |since| now.saturating_sub(since));
+                let lived = Duration::from_millis(u64::try_from(lived).unwrap_or_default());
+                self.strangers.last = lived;
+                self.strangers.longest = self.strangers.longest.max(lived);
+                self.strangers.ended += 1;
                 tracing::warn!(
                     "ending the replication connection of process {pid}: it calls itself {} but does not use that member's slot \
-                     (from {}, as {}); what it acknowledged was no acknowledgement of the member's",
+                     (from {}, as {}, for {lived:?}); what it acknowledged meanwhile was no acknowledgement of the member's",
                     sender.application_name,
                     sender.client_addr.as_deref().unwrap_or("a local socket"),
                     sender.usename.as_deref().unwrap_or("nobody"),

@@ -101,6 +101,8 @@ pub struct Sender {
     pub sync_state: Option<String>,
     /// Its place among the synchronous standbys.
     pub sync_priority: Option<i32>,
+    /// When it connected, in milliseconds since 1970.
+    pub since: Option<i64>,
 }
 
 /// A replication slot.
@@ -162,7 +164,8 @@ pub(super) fn statement(version: u32) -> String {
          (SELECT json_agg(json_build_object('pid', w.pid, 'usename', a.usename, \
            'application_name', coalesce(a.application_name, ''), 'client_addr', host(a.client_addr), 'state', w.state, \
            'sent', {sent}, 'write', {write}, 'flush', {flush}, 'replay', {replay}, \
-           'sync_state', w.sync_state, 'sync_priority', w.sync_priority))::text \
+           'sync_state', w.sync_state, 'sync_priority', w.sync_priority, \
+           'since', (date_part('epoch', a.backend_start) * 1000)::int8))::text \
            FROM pg_stat_get_wal_senders() AS w LEFT JOIN pg_stat_activity AS a ON a.pid = w.pid) AS senders, \
          (SELECT json_agg(json_build_object('name', s.slot_name, 'kind', s.slot_type, 'plugin', s.plugin, \
            'database', s.database, 'active', s.active, 'active_pid', s.active_pid, \
