@@ -100,13 +100,18 @@ impl Node {
                 self.dcs.delete_initialize(&self.settings.node.name).await?;
             }
             Step::RestoreConfig => self.restore_config().await?,
-            Step::Acquire { claim } => {
+            Step::Acquire(claim) => {
                 if !self.keeper.acquire(*claim).await? {
-                    bail!("another node was faster");
+                    bail!("another node was faster, or has claimed a timeline since: looking again");
                 }
                 tracing::info!("acquired the leader lease");
                 self.sync.written = None;
                 self.wake = Moment::now();
+            }
+            Step::ClaimTimeline(claim) => {
+                if !self.keeper.claim(*claim).await? {
+                    bail!("another node leads, or has claimed a timeline since: looking again");
+                }
             }
             Step::Adopt { .. } => {
                 if !self.keeper.adopt().await? {

@@ -354,7 +354,11 @@ impl Instance {
             timeline: head.timeline,
             checkpoint: head.checkpoint,
             end,
-            minimum_recovery: self.control.as_ref().map(|control| control.min_recovery).unwrap_or_default(),
+            minimum_recovery: self
+                .control
+                .as_ref()
+                .map(|control| (control.min_recovery_timeline, control.min_recovery))
+                .filter(|(timeline, _)| timeline.0 > 0),
             standby_signal: found.standby_signal,
             backup_label: found.backup_label,
             rewindable: self.control.as_ref().is_none_or(ControlFile::allows_rewind),

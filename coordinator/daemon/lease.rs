@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use config::NodeName;
 use coordinator::{Arrival, Held};
-use dcs::{Authority, Epoch, Keys, Moment, RenewError, Session, Status, StoreError, Timeline};
+use dcs::{Authority, Claim, Epoch, Keys, Moment, RenewError, Session, Status, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fence::keep::keep;
@@ -56,7 +56,9 @@ impl Tenure {
 
 /// What the node's loop asks of the lease thread.
 enum Order {
-    Acquire(Timeline, oneshot::Sender<Result<bool, StoreError>>),
+    Acquire(Claim, oneshot::Sender<Result<bool, StoreError>>),
+    /// Another timeline in the same reign.
+    Claim(Claim, oneshot::Sender<Result<bool, StoreError>>),
     Adopt(oneshot::Sender<Result<bool, AdoptError>>),
     Prove(oneshot::Sender<Result<Epoch, RenewError>>),
     Release(Option<Status>, oneshot::Sender<Result<bool, StoreError>>),
@@ -158,8 +160,16 @@ impl Keeper {
     ///
     /// # Errors
     /// The store's.
-    pub async fn acquire(&self, claim: Timeline) -> anyhow::Result<bool> {
+    pub async fn acquire(&self, claim: Claim) -> anyhow::Result<bool> {
         self.ask(|answer| Order::Acquire(claim, answer)).await?.context("acquiring the leader lease")
+    }
+
+    /// Claims another timeline while the lease is held; `false` if it is not, or somebody else has claimed one meanwhile.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn claim(&self, claim: Claim) -> anyhow::Result<bool> {
+        self.ask(|answer| Order::Claim(claim, answer)).await?.context("claiming a timeline")
     }
 
     /// Takes back a leader key that names this node under an old lease; `false` if it does not any more.

@@ -104,7 +104,7 @@ impl Node {
             }
             self.floor = mark.floor.map(Lsn);
         }
-        (!self.past.bootstrapping && begun).then_some(Unfinished::Bootstrap)
+        (begun && !self.past.creates(self.ended.as_ref())).then_some(Unfinished::Bootstrap)
     }
 
     fn postgres(&mut self) -> coordinator::Postgres {

@@ -10,7 +10,7 @@ use core::fmt;
 use core::time::Duration;
 
 use config::NodeName;
-use dcs::{Epoch, Lsn, Moment, Revision, SyncState, SystemId, Timeline};
+use dcs::{Claim, Epoch, Lsn, Moment, Revision, SyncState, SystemId, Timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::local::Upstream;
@@ -44,11 +44,10 @@ pub enum Step {
     /// Write the node's own copy of the dynamic configuration into `config`.
     RestoreConfig,
     /// Take the leader lease if nobody holds it.
-    Acquire {
-        /// The timeline that this node may make in this reign, or is on already: nobody else makes one of that number,
-        /// whether or not this node lives to tell of it.
-        claim: Timeline,
-    },
+    /// The timeline that it claims with it is nobody else's, whether or not this node lives to tell of it.
+    Acquire(Claim),
+    /// Claim another timeline in a reign that goes on: the one that was claimed with the lease is used up.
+    ClaimTimeline(Claim),
     /// Put the leader key, which names this node, under its present lease.
     Adopt {
         /// The mod revision that the key must still have.
@@ -263,7 +262,8 @@ impl fmt::Display for Step {
             Self::WriteInitialize(id) => write!(f, "write initialize {id}"),
             Self::GiveUpInitialize => f.write_str("give up initialize"),
             Self::RestoreConfig => f.write_str("write config"),
-            Self::Acquire { .. } => f.write_str("acquire lease"),
+            Self::Acquire(_) => f.write_str("acquire lease"),
+            Self::ClaimTimeline(claim) => write!(f, "claim timeline {}", claim.timeline),
             Self::Adopt { .. } => f.write_str("adopt lease"),
             Self::Release { position: Some(at) } => write!(f, "release lease at {at}"),
             Self::Release { position: None } => f.write_str("release lease"),

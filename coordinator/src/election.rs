@@ -57,10 +57,7 @@ fn identity(seen: &Observation, past: &Past, view: &ClusterView, control: Contro
         }
         Initialize::Done(_) => None,
         Initialize::Running if !past.bootstrapping => {
-            let failed = past.failed(|task| matches!(task, Task::Initdb | Task::FirstStart { .. }));
-            let wait = Decision::wait(seen, past.clone(), Reason::WaitForBootstrap);
-            // A bootstrap of our own that failed is seen as what it is in the next look.
-            Some(if failed.is_some() { wait.wake_by(seen.now) } else { wait })
+            Some(Decision::wait(seen, past.clone(), Reason::WaitForBootstrap))
         }
         // `initialize` stays empty until the new cluster serves: a failure gives it back.
         _ if past.bootstrapping => {
@@ -216,7 +213,11 @@ pub fn named_candidate(seen: &Observation, past: Past, view: &ClusterView) -> De
             Some(obstacle) => {
                 Decision::wait(seen, past, Reason::NotEligible(obstacle)).wake_by(seen.now + STALE)
             }
-            None => Decision::act(seen, past, Reason::NamedCandidate, [claim::acquire(seen)]),
+            None => {
+                let own = seen.postgres.running.as_ref().map(|running| running.position).unwrap_or_default();
+                let lacks = view.status.optime.unwrap_or_default().ahead_of(own);
+                Decision::act(seen, past, Reason::NamedCandidate { lacks }, [claim::acquire(seen)])
+            }
         },
     }
 }

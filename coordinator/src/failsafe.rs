@@ -159,7 +159,7 @@ pub fn bound(seen: &Observation) -> Option<&Promise> {
 pub fn honour(seen: &Observation, decision: Decision) -> Decision {
     let Some(promise) = bound(seen) else { return decision };
     let breaks = |step: &Step| match step {
-        Step::Acquire { .. } | Step::Adopt { .. } => true,
+        Step::Acquire(_) | Step::Adopt { .. } => true,
         Step::Begin(task) => matches!(
             task,
             Task::Promote { .. }

@@ -1,6 +1,8 @@
 //! No data here: create the cluster, clone, or wait. An empty directory is never
 //! a reason for initdb where the cluster is known.
 
+use core::time::Duration;
+
 use dcs::{ClusterView, Initialize};
 
 use config::NodeName;
@@ -13,6 +15,9 @@ use crate::reason::Reason;
 use crate::slots::is_true;
 use crate::sync::right;
 
+/// How soon a claim that may be this node's own is given back again: the first time may have failed, or been lost.
+const RETURN_AGAIN: Duration = Duration::from_secs(30);
+
 /// Nobody leads and there is no data.
 pub fn vacant(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     if let Some(setback) = past.failed(|task| matches!(task, Task::Initdb | Task::FirstStart { .. })) {
@@ -22,14 +27,19 @@ pub fn vacant(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     match view.initialize {
         Initialize::Done(_) | Initialize::Invalid => Decision::wait(seen, past, Reason::NothingToOffer),
         // If it was this node, in an earlier life, that claimed it, nobody else can give it back.
-        Initialize::Running if !past.claim_returned => {
-            let past = Past { claim_returned: true, ..past };
-            Decision::act(seen, past, Reason::WaitForBootstrap, [Step::GiveUpInitialize])
-        }
-        Initialize::Running => Decision::wait(seen, past, Reason::WaitForBootstrap),
+        Initialize::Running => match past.claim_returned.map(|at| at + RETURN_AGAIN) {
+            Some(again) if seen.now < again => {
+                Decision::wait(seen, past, Reason::WaitForBootstrap).wake_by(again)
+            }
+            _ => {
+                let past = Past { claim_returned: Some(seen.now), ..past };
+                Decision::act(seen, past, Reason::WaitForBootstrap, [Step::GiveUpInitialize])
+            }
+        },
         Initialize::Absent if seen.me.may_lead() && seen.me.bootstrap == Bootstrap::Initdb => {
             let steps = [Step::ClaimInitialize, Step::Begin(Task::Initdb)];
-            Decision::act(seen, Past { bootstrapping: true, ..past }, Reason::CreateCluster, steps)
+            let past = Past { bootstrapping: true, ..past };
+            Decision::act(seen, past, Reason::CreateCluster, steps)
         }
         Initialize::Absent => Decision::wait(seen, past, Reason::MayNotBootstrap),
     }

@@ -12,9 +12,10 @@ use crate::local::{Control, ControlState, Data, Process, Running};
 use crate::observation::Observation;
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
+use crate::rejoin::ran_as_standby;
 use crate::sync::admission::{self, Verdict};
 use crate::sync::leading;
-use crate::sync::right::{self, Claim};
+use crate::sync::right::{self, Right};
 use crate::{claim, failsafe, handover, slots};
 
 /// Decides while the lease is held.
@@ -37,7 +38,12 @@ pub fn decide(seen: &Observation, past: Past) -> Decision {
     match &seen.data {
         Data::Empty => return without_data(seen, past, "the data directory is gone"),
         Data::Unreadable(why) => return without_data(seen, past, why),
-        Data::Unfinished(_) => return without_data(seen, past, "the data directory is not usable"),
+        Data::Unfinished(_) => {
+            let failed = past.failed(|task| matches!(task, Task::Initdb | Task::FirstStart { .. }));
+            let why =
+                String::from(failed.map_or("the data directory is not usable", |setback| &setback.what));
+            return without_data(seen, past, &why);
+        }
         Data::Present(_) if past.bootstrapping && seen.postgres.process == Process::Gone => {
             let steps = [Step::Begin(Task::FirstStart { epoch })];
             return Decision::act(seen, past, Reason::FoundCluster, steps);
@@ -98,16 +104,10 @@ fn overtaken(seen: &Observation, view: &ClusterView, control: &Control) -> Optio
     let cluster = view.timeline();
     // One that was promoted a moment ago may not have checkpointed on its timeline yet.
     let last = view.history.as_ref().and_then(|rows| rows.last()?.leader.as_deref());
-    let behind = was_primary(control) && own < cluster && last != Some(seen.me.name.as_str());
+    let behind = !ran_as_standby(control) && own < cluster && last != Some(seen.me.name.as_str());
     behind
         .then_some(Obstacle::OldTimeline { own, cluster })
         .or_else(|| right::membership(seen, view, &seen.me.name))
-}
-
-/// What ran last, or runs, was a primary.
-fn was_primary(control: &Control) -> bool {
-    !control.standby_signal
-        && !matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery)
 }
 
 /// A leader without data stops what is left and lets somebody else lead (P242).
@@ -292,16 +292,19 @@ fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
 /// Promotes a standby under the lease, unless others may have acknowledged commits that it lacks.
 pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     let view = seen.view();
-    let promote = Step::Begin(claim::promotion(seen, epoch));
-    match right::claim(seen, &view) {
-        Claim::Done => Decision::act(seen, past, Reason::PromoteWithLease, [promote]),
-        Claim::First(step) => Decision::act(seen, past, Reason::PromoteWithLease, [step, promote]),
-        Claim::Wait => Decision::wait(seen, past, Reason::PromoteWithLease),
-        Claim::Ask => {
+    let promote = || claim::promotion(seen, epoch);
+    match right::to_promote(seen, &view) {
+        Right::Has => Decision::act(seen, past, Reason::PromoteWithLease, promote()),
+        Right::After(step) => {
+            let steps = [step].into_iter().chain(promote());
+            Decision::act(seen, past, Reason::PromoteWithLease, steps)
+        }
+        Right::Waits => Decision::wait(seen, past, Reason::PromoteWithLease),
+        Right::Asks => {
             let asked = handover::ask_again(seen, Duration::from_secs(1));
             Decision::act(seen, past, Reason::AskOthers, asked).wake_by(seen.now + Duration::from_millis(500))
         }
-        Claim::Refused(obstacle) => release(seen, past, Reason::LeaseWithoutRight(obstacle), None),
+        Right::Refused(obstacle) => release(seen, past, Reason::LeaseWithoutRight(obstacle), None),
     }
 }
 
@@ -343,6 +346,9 @@ fn serve(seen: &Observation, past: Past, epoch: Epoch, running: &Running) -> Dec
     }
 }
 
+/// How soon `history` is written again if the view does not show what was written.
+const CHRONICLE_AGAIN: Duration = Duration::from_secs(2);
+
 /// Repairs of shared records, slots, and the checkpoint that lets others rewind.
 pub fn upkeep(
     seen: &Observation,
@@ -360,7 +366,11 @@ pub fn upkeep(
     }
     // A first timeline has no history to write.
     let first = running.timeline.0 <= 1 && view.history.is_none();
-    if view.timeline() != running.timeline && running.timeline.0 > 0 && !first {
+    let lately = past
+        .chronicled
+        .is_some_and(|(timeline, at)| timeline == running.timeline && seen.now.since(at) < CHRONICLE_AGAIN);
+    if view.timeline() != running.timeline && running.timeline.0 > 0 && !first && !lately {
+        past.chronicled = Some((running.timeline, seen.now));
         steps.push(Step::WriteHistory);
     }
     let failed = past.waits(seen.now, |task| matches!(task, Task::Checkpoint)).is_some();

@@ -166,8 +166,8 @@ pub struct Control {
     /// checkpoint's record, or of all valid records after a crash. While a crashed leader is
     /// started again, where it ended when it crashed.
     pub end: Option<Lsn>,
-    /// A standby must replay at least to here.
-    pub minimum_recovery: Lsn,
+    /// A standby must replay at least to here, on this timeline; known of a stopped server only.
+    pub minimum_recovery: Option<(Timeline, Lsn)>,
     /// `standby.signal` was there: whatever ran last ran as a standby.
     pub standby_signal: bool,
     /// There is a `backup_label`: this is a copy that has not recovered yet. Its history begins where the backup

@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use config::NodeName;
-use dcs::{Epoch, Initialize, Lsn, Moment, Revision};
+use dcs::{Epoch, Initialize, Lsn, Moment, Revision, Timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Task;
@@ -32,6 +32,9 @@ pub struct Past {
     pub verdict: Option<Reason>,
     /// The reign on whose timeline this leader has checkpointed.
     pub checkpointed: Option<Epoch>,
+    /// Which timeline this leader last wrote into `history`, and when: a view that lags does not show it yet.
+    #[serde(default)]
+    pub chronicled: Option<(Timeline, Moment)>,
     /// The last failure, until what failed has succeeded.
     pub setback: Option<Setback>,
     /// When slots were last brought in line.
@@ -42,14 +45,19 @@ pub struct Past {
     pub compared: Option<(NodeName, Epoch)>,
     /// The leader and reign whose history a standby was found to have left, and where.
     pub diverged: Option<(NodeName, Epoch, Lsn)>,
+    /// The leader and reign under which a standby was stopped because it did not become consistent: its history is
+    /// compared before it starts again. Once, since one that only has much to replay must not be kept from it.
+    #[serde(default)]
+    pub doubted: Option<(NodeName, Epoch)>,
     /// Since when this standby has not been streaming although it should.
     pub idle_since: Option<Moment>,
     /// When a leader's lineage was last read, and the newest revision known then.
     pub read: Option<(Moment, Revision)>,
     /// The store has said to this daemon that the cluster exists.
     pub known: bool,
-    /// A claim on `initialize` by an earlier life of this node was given back.
-    pub claim_returned: bool,
+    /// When a claim on `initialize` by an earlier life of this node was last to be given back.
+    #[serde(default)]
+    pub claim_returned: Option<Moment>,
     /// The promises by which this leader last went on without the store: their reign, and when the oldest was asked for.
     #[serde(default)]
     pub went_on: Option<(Epoch, Moment)>,
@@ -219,6 +227,15 @@ impl Past {
                 }
             }
         }
+    }
+
+    /// Whether a directory with the mark of a bootstrap is one that this daemon is creating. If it has just ended in
+    /// failure, what it left is a remnant like any other.
+    #[must_use]
+    pub fn creates(&self, ended: Option<&Outcome>) -> bool {
+        let creation = |task: &Task| matches!(task, Task::Initdb | Task::FirstStart { .. });
+        let failed = ended.is_some_and(|ended| ended.failure.is_some() && creation(&ended.task));
+        self.bootstrapping && !failed
     }
 
     /// The failure of such a task, if trying again must wait.

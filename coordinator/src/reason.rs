@@ -113,7 +113,10 @@ pub enum Reason {
     /// This node is the best candidate.
     BestCandidate,
     /// An operator named this node.
-    NamedCandidate,
+    NamedCandidate {
+        /// Bytes that the last leader published and that are not here.
+        lacks: u64,
+    },
     /// The former primary takes the free lease again.
     StillPrimary,
     /// Others must be asked first.
@@ -160,6 +163,8 @@ pub enum Reason {
     LeaderNotReady(NodeName),
     /// The server on this host does not answer yet.
     StartingHere,
+    /// A standby has not become consistent for a while: its history is compared with the leader's.
+    StandbyInconsistent,
     /// This server takes writes although another node leads.
     StepDown(NodeName),
     /// The lease is lost.
@@ -273,7 +278,8 @@ impl fmt::Display for Reason {
             ),
             Self::PrimarySilent => f.write_str("Postgres does not answer and time has run out: demoting"),
             Self::BestCandidate => f.write_str("nobody holds the lease and no reachable member is ahead of me"),
-            Self::NamedCandidate => f.write_str("nobody holds the lease and an operator named me"),
+            Self::NamedCandidate { lacks: 0 } => f.write_str("nobody holds the lease and an operator named me"),
+            Self::NamedCandidate { lacks } => write!(f, "nobody holds the lease and an operator named me: at least {lacks} bytes that the last leader published are not here, and are lost"),
             Self::StillPrimary => f.write_str("nobody holds the lease and I am still the primary"),
             Self::AskOthers => f.write_str("nobody holds the lease: asking the other members"),
             Self::WaitForMembers => f.write_str("nobody holds the lease, and this node was only just listed as a member: waiting a moment for the others"),
@@ -296,6 +302,7 @@ impl fmt::Display for Reason {
             Self::Follow(leader) => write!(f, "following the leader ({leader})"),
             Self::LeaderNotReady(leader) => write!(f, "waiting for the leader ({leader}) to take connections"),
             Self::StartingHere => f.write_str("waiting for Postgres to answer here"),
+            Self::StandbyInconsistent => f.write_str("Postgres has not become consistent here for 60 s: stopping it to compare its history with the leader's"),
             Self::StepDown(leader) => write!(f, "demoting: {leader} holds the lease and I take writes"),
             Self::LeaseLost => f.write_str("demoting: the lease is not mine any more"),
             Self::NeedClone(leader) => write!(f, "no data here: cloning, {leader} leads"),

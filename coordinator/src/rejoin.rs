@@ -70,6 +70,18 @@ fn parted(timeline: Timeline, own: &[(Timeline, Lsn)], leader: &LeaderHistory) -
     shorter.then(|| own.iter().chain(&leader.switches).map(|(_, at)| *at).min().unwrap_or_default())
 }
 
+/// Whether the cluster's records tell how `timeline` came about, and tell it as this server's history does.
+#[must_use]
+pub fn recorded(view: &ClusterView, timeline: Timeline, own: &[(Timeline, Lsn)]) -> bool {
+    let rows = view.history.as_deref().unwrap_or_default();
+    let told = |(past, at): &(Timeline, Lsn)| {
+        rows.iter().find(|row| row.timeline == *past).map(|row| row.lsn == *at)
+    };
+    // The first comes from initdb, which the system identifier tells.
+    timeline.0 <= 1
+        || own.last().and_then(told) == Some(true) && own.iter().all(|switch| told(switch) != Some(false))
+}
+
 /// The leader's history, if it was read in this reign and reaches the leader's present timeline: a leader that took its
 /// own key back has been promoted twice in one reign.
 #[must_use]
@@ -136,7 +148,8 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
         let because = Reason::RestoredCopy(leader.clone());
         return Decision { because, ..start_standby(seen, past, &view, leader) };
     }
-    if ran_as_standby(control) && verdict.is_none() {
+    let doubted = epoch.is_some() && past.doubted == epoch.map(|epoch| (leader.clone(), epoch));
+    if ran_as_standby(control) && verdict.is_none() && !doubted {
         return start_standby(seen, past, &view, leader);
     }
     if !leader_takes_writes(&view, leader) {
@@ -148,6 +161,9 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
     };
     if let Some((.., fork)) = verdict {
         return diverged(seen, past, leader, control, history, fork);
+    }
+    if ran_as_standby(control) {
+        return doubt(seen, past, leader, control, history);
     }
     let clean = control.state == ControlState::ShutDown;
     // On the leader's own timeline only its followers can be, and this was a primary (F103).
@@ -162,7 +178,10 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
         None => None,
     };
     match found {
-        Some(Lineage::Agrees) => start_standby(seen, past, &view, leader),
+        Some(Lineage::Agrees) => {
+            let compared = epoch.map(|epoch| (leader.clone(), epoch));
+            start_standby(seen, Past { compared, ..past }, &view, leader)
+        }
         Some(Lineage::Diverged { fork }) if clean || twin || !can_rewind(seen, control) => {
             diverged(seen, past, leader, control, history, fork)
         }
@@ -173,15 +192,36 @@ pub fn start(seen: &Observation, past: Past, leader: &NodeName) -> Decision {
     }
 }
 
+/// A standby that did not become consistent: what it has to replay, in its own words, may be past where the leader left.
+fn doubt(
+    seen: &Observation,
+    past: Past,
+    leader: &NodeName,
+    control: &Control,
+    history: &LeaderHistory,
+) -> Decision {
+    let (timeline, least) = control.minimum_recovery.unwrap_or((control.timeline, control.checkpoint));
+    let own = if timeline == control.timeline { seen.switches.as_slice() } else { &[] };
+    match lineage(timeline, least, false, own, history) {
+        Lineage::Diverged { fork } => diverged(seen, past, leader, control, history, fork),
+        Lineage::Agrees => start_standby(seen, past, &seen.view(), leader),
+    }
+}
+
 /// What ran last was a standby: nothing here was ever acknowledged by it.
 /// Whether it went too far is found out while it runs.
-fn ran_as_standby(control: &Control) -> bool {
+pub fn ran_as_standby(control: &Control) -> bool {
     control.standby_signal
         || matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery)
 }
 
 fn start_standby(seen: &Observation, past: Past, view: &ClusterView, leader: &NodeName) -> Decision {
-    let upstream = replica::upstream(seen, view, leader);
+    let timeline = match &seen.data {
+        Data::Present(control) => control.timeline,
+        _ => Timeline::default(),
+    };
+    let upstream = replica::source(seen, &past, view, leader, timeline);
+    // It may replay more than was compared.
     let past = Past { intent: None, compared: None, ..past };
     let steps = [Step::Begin(Task::StartStandby { upstream })];
     Decision::act(seen, past, Reason::Follow(leader.clone()), steps)

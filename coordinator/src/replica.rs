@@ -66,29 +66,58 @@ pub fn stop(seen: &Observation, past: Past, because: Reason, mode: StopMode) -> 
 
 /// A server that does not answer yet. A standby may have to stream before it is consistent: it is told from whom.
 fn starting(seen: &Observation, past: Past, name: &NodeName) -> Decision {
-    let wanted = upstream(seen, &seen.view(), name);
+    let view = seen.view();
+    let wanted = upstream(seen, &view, name);
     let standby = matches!(&seen.data, Data::Present(control) if control.standby_signal);
     if standby && wanted.is_some() && seen.postgres.upstream != wanted {
         return Decision::act(seen, past, Reason::Follow(name.clone()), [Step::Follow(wanted)]);
     }
-    Decision::wait(seen, past, Reason::StartingHere)
+    let reign = view.leader.as_ref().map(|key| (name.clone(), key.epoch));
+    let doubtful = seen.postgres.silent_since.map(|since| since + DOUBTFUL);
+    match doubtful.filter(|_| standby && past.doubted != reign && rejoin::leader_takes_writes(&view, name)) {
+        Some(at) if seen.now >= at => {
+            stop(seen, Past { doubted: reign, ..past }, Reason::StandbyInconsistent, StopMode::Fast)
+        }
+        Some(at) => Decision::wait(seen, past, Reason::StartingHere).wake_by(at),
+        None => Decision::wait(seen, past, Reason::StartingHere),
+    }
 }
+
+/// How long a standby may take to become consistent before it is asked whether it can at all: what it lacks may be in
+/// nobody's history any more.
+const DOUBTFUL: Duration = Duration::from_secs(60);
 
 /// A running standby: the right upstream, the right history, its slots.
 fn follow(seen: &Observation, past: Past, name: &NodeName, running: &Running, standby: &Standby) -> Decision {
     let view = seen.view();
-    let wanted = upstream(seen, &view, name);
     let mut past = Past { intent: None, ..past };
-    if seen.postgres.upstream != wanted && !(wanted.is_none() && leader_without_address(&view, name)) {
-        let steps = [Step::Follow(wanted)];
-        return Decision::act(seen, past, Reason::Follow(name.clone()), steps);
+    if let Some(decision) = turn_to(seen, &past, name, &view, running) {
+        return decision;
     }
     if let Some(decision) = compare(seen, &mut past, name, &view, running) {
+        return decision;
+    }
+    if let Some(decision) = turn_to(seen, &past, name, &view, running) {
         return decision;
     }
     let mut steps: Vec<Step> = look_again(seen, &mut past, name, &view, standby).into_iter().collect();
     steps.extend(leader::keep_slots(seen, &mut past));
     Decision::act(seen, past, Reason::Following(name.clone()), steps)
+}
+
+/// Streams from another upstream, if it should.
+fn turn_to(
+    seen: &Observation,
+    past: &Past,
+    name: &NodeName,
+    view: &ClusterView,
+    running: &Running,
+) -> Option<Decision> {
+    let wanted = source(seen, past, view, name, running.timeline);
+    if seen.postgres.upstream == wanted || wanted.is_none() && leader_without_address(view, name) {
+        return None;
+    }
+    Some(Decision::act(seen, past.clone(), Reason::Follow(name.clone()), [Step::Follow(wanted)]))
 }
 
 /// How long a standby may be without a stream before its history is compared again: the
@@ -163,6 +192,24 @@ fn unsure(seen: &Observation, past: &mut Past, running: &Running, leaders: Timel
     }
     let since = *past.idle_since.get_or_insert(seen.now);
     seen.now.since(since) < IDLE
+}
+
+/// From whom a server on `timeline` may stream now. From nobody whom it does not follow already, before the histories are
+/// compared, if the cluster's records do not tell its timeline: another leader may have made one of the
+/// same number since, and Postgres would replay the one after the other (F103).
+pub fn source(
+    seen: &Observation,
+    past: &Past,
+    view: &ClusterView,
+    leader: &NodeName,
+    timeline: Timeline,
+) -> Option<Upstream> {
+    let wanted = upstream(seen, view, leader);
+    let reign = view.leader.as_ref().map(|key| (leader.clone(), key.epoch));
+    let may = seen.postgres.upstream == wanted
+        || past.compared == reign
+        || rejoin::recorded(view, timeline, &seen.switches);
+    wanted.filter(|_| may)
 }
 
 /// Whom this node follows while `leader` leads (patroni-compat 5.9).

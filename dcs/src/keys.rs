@@ -40,6 +40,8 @@ pub enum Place {
     Generation,
     /// `matriarch/reign`: who took the lead last; written together with the leader key (ours).
     Reign,
+    /// `matriarch/claim`: the last timeline that a leader has claimed, and which leader (ours).
+    Claim,
 }
 
 impl Keys {
@@ -86,6 +88,7 @@ impl Keys {
             Place::Bootstrap => format!("{base}/matriarch/bootstrap"),
             Place::Generation => format!("{base}/matriarch/generation"),
             Place::Reign => format!("{base}/matriarch/reign"),
+            Place::Claim => format!("{base}/matriarch/claim"),
         }
     }
 
@@ -106,6 +109,7 @@ impl Keys {
             "matriarch/bootstrap" => Place::Bootstrap,
             "matriarch/generation" => Place::Generation,
             "matriarch/reign" => Place::Reign,
+            "matriarch/claim" => Place::Claim,
             other => Place::Member(NodeName::new(other.strip_prefix("members/")?).ok()?),
         })
     }
@@ -148,6 +152,7 @@ mod tests {
             Place::Bootstrap,
             Place::Generation,
             Place::Reign,
+            Place::Claim,
         ] {
             assert_eq!(keys.place(&keys.path(&place)), Some(place));
         }

@@ -1,4 +1,4 @@
-//! The leader lease: sessions, taking the lead, proving it, giving it up.
+//! The leader lease: sessions, proving the lead, taking it back, giving it up. Taking a free one: succession.rs.
 //!
 //! A keepalive's answer is not ownership, and ownership is not time: only both
 //! together, in this order, renew a leader's authority (reliability.md §6.2),
@@ -14,7 +14,7 @@ use crate::cluster::Dcs;
 use crate::keys::Place;
 use crate::store::{Condition, Patience, Record, StoreError, Txn, Write};
 use crate::view::{Epoch, Revision, Status};
-use crate::{Moment, Timeline, text};
+use crate::{Moment, text};
 
 /// One lease in the store, for our member record and for the leader key. Clones are the same lease.
 /// It ends by itself when nobody renews it.
@@ -90,6 +90,10 @@ impl Leadership {
         self.lease
     }
 
+    pub(crate) fn holder(&self) -> &NodeName {
+        &self.me
+    }
+
     /// Whether the key lives under this session; if not, [`Dcs::adopt`] it.
     #[must_use]
     pub fn is_under(&self, session: &Session) -> bool {
@@ -109,15 +113,6 @@ impl Leadership {
             Condition::Lease(key.to_owned(), self.lease),
         ]
     }
-}
-
-/// What came of reaching for the lead.
-#[derive(Debug)]
-pub enum Acquire {
-    /// It is ours; authority runs from this moment (see [`crate::authority`]).
-    Won(Leadership, Moment),
-    /// Somebody else has it, or we have it under another lease: then [`Dcs::adopt`] it.
-    HeldBy(NodeName),
 }
 
 /// What came of taking over our own leader key from an earlier life.
@@ -185,7 +180,11 @@ impl Dcs {
         self.renew_within(session, Patience::once(session.pace())).await
     }
 
-    async fn renew_within(&self, session: &Session, patience: Patience) -> Result<Moment, StoreError> {
+    pub(crate) async fn renew_within(
+        &self,
+        session: &Session,
+        patience: Patience,
+    ) -> Result<Moment, StoreError> {
         let sent = Moment::now();
         self.home().keep_lease(session.lease(), patience).await?;
         self.touch(sent);
@@ -199,61 +198,6 @@ impl Dcs {
     /// Any; the session then ends by itself after its ttl.
     pub async fn close_session(&self, session: Session) -> Result<(), StoreError> {
         self.home().close_lease(session.lease(), self.patience()).await
-    }
-
-    /// Takes the lead, and with it the timeline `claim`. Guard: nobody has it. A lost answer is resolved: the transaction is sent
-    /// again, and a key that names us under our lease is ours, whichever attempt wrote it (F02).
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseGone`] if the session ended: open another.
-    /// [`StoreError::Unknown`] if no attempt was answered in time; asking again is safe.
-    pub async fn acquire(
-        &self,
-        me: &NodeName,
-        session: &Session,
-        claim: Timeline,
-    ) -> Result<Acquire, StoreError> {
-        let sent = self.fresh(session).await?;
-        let key = self.path(&Place::Leader);
-        let txn = Txn {
-            when: vec![Condition::Absent(key.clone())],
-            then: vec![put_leader(&key, me, session), self.put_reign(me, claim)],
-            read: Some(key),
-        };
-        self.acquire_by(&txn, me, session, sent).await
-    }
-
-    /// Before the lead is taken: when the session was renewed last, now if that is long ago.
-    pub(crate) async fn fresh(&self, session: &Session) -> Result<Moment, StoreError> {
-        // Another generation may have begun since this connection read it: the new reign's epoch tells it.
-        self.home().forget();
-        let sent = session.renewed();
-        if Moment::now().since(sent) > session.ttl() / 4 {
-            // Nothing is at stake yet: it may take as long as what follows it.
-            self.renew_within(session, self.patience()).await
-        } else {
-            Ok(sent)
-        }
-    }
-
-    /// Runs a transaction that writes the leader key, and tells from the key what came of it.
-    pub(crate) async fn acquire_by(
-        &self,
-        txn: &Txn,
-        me: &NodeName,
-        session: &Session,
-        sent: Moment,
-    ) -> Result<Acquire, StoreError> {
-        let record = self.commit_surely(txn).await?.record.ok_or_else(unread)?;
-        Ok(match leadership(me, session, &record) {
-            Some(won) => Acquire::Won(won, sent),
-            None => Acquire::HeldBy(text::leader(&record).name),
-        })
-    }
-
-    /// Who took the lead last, and the timeline that it may make. It outlives the leader key, at whose epoch it was written.
-    pub(crate) fn put_reign(&self, me: &NodeName, claim: Timeline) -> Write {
-        Write::Put { key: self.path(&Place::Reign), value: format!("{me} {}", claim.0), lease: 0 }
     }
 
     /// Takes over the leader key that an earlier life of this daemon, or an earlier session,
@@ -383,7 +327,7 @@ pub(crate) fn put_leader(key: &str, me: &NodeName, session: &Session) -> Write {
 }
 
 /// The leadership that a leader key proves to be ours: our name under our lease.
-fn leadership(me: &NodeName, session: &Session, record: &Record) -> Option<Leadership> {
+pub(crate) fn leadership(me: &NodeName, session: &Session, record: &Record) -> Option<Leadership> {
     let ours = record.value == me.as_str() && record.lease == session.lease();
     ours.then(|| Leadership {
         me: me.clone(),
@@ -391,10 +335,6 @@ fn leadership(me: &NodeName, session: &Session, record: &Record) -> Option<Leade
         revision: Revision(record.modified),
         lease: record.lease,
     })
-}
-
-fn unread() -> StoreError {
-    StoreError::Refused("the store did not show the leader key after the transaction".to_owned())
 }
 
 #[cfg(test)]

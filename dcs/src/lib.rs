@@ -23,6 +23,7 @@ mod passage;
 mod raft;
 mod retry;
 mod store;
+mod succession;
 mod text;
 mod view;
 
@@ -32,13 +33,14 @@ pub use estate::{Dump, DumpError, Estate};
 pub use faulty::{Fault, Faults, On, WatchFault};
 pub use follow::Seen;
 pub use keys::{Keys, Place};
-pub use lease::{Acquire, Adopt, Leadership, Proof, RenewError, Session};
+pub use lease::{Adopt, Leadership, Proof, RenewError, Session};
 pub use lsn::{BadLsn, Lsn, SystemId, Timeline};
 pub use memory::{Flaw, Memory};
 pub use moment::Moment;
 pub use passage::{Departure, Passage, Stand};
 pub use raft::{BareKey, BareStore, Embedded, RAFT_CLOCK, StoreMember};
 pub use store::StoreError;
+pub use succession::{Acquire, Claim};
 pub use view::{
     Abode, ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Revision, Status, SyncState,
     Versioned,

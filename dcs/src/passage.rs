@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::Dcs;
 use crate::estate::Estate;
 use crate::keys::Place;
-use crate::lease::{Acquire, Leadership, Session, put_leader};
+use crate::lease::{Leadership, Session, put_leader};
 use crate::store::{Condition, Patience, StoreError, Txn, Write};
+use crate::succession::Acquire;
 use crate::view::Abode;
 use crate::{Moment, text};
 
@@ -215,7 +216,7 @@ impl Dcs {
         let key = self.path(&Place::Leader);
         let txn = Txn {
             when: vec![Condition::Value(key.clone(), Stand::Arriving(passage.clone()).text())],
-            then: vec![put_leader(&key, me, session), self.put_reign(me, crate::Timeline(0))],
+            then: vec![put_leader(&key, me, session), self.put_reign(me)],
             read: Some(key),
         };
         self.acquire_by(&txn, me, session, sent).await

@@ -39,9 +39,12 @@ pub struct ClusterView {
     pub generation: u64,
     /// The epoch of the last reign that this project's daemons began, whoever leads now.
     pub reign: Option<Epoch>,
-    /// The timeline that its leader may have made; 0 if that is not known.
+    /// The last timeline that a leader has claimed; 0 if none has.
     #[serde(default)]
     pub claim: Timeline,
+    /// The mod revision of that record; 0 if there is none.
+    #[serde(default)]
+    pub claimed: Revision,
     /// Everybody who published a member record.
     pub members: BTreeMap<NodeName, Member>,
     /// The leader's last published position and slots.

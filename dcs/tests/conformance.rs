@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dcs::{
-    Acquire, Adopt, Epoch, Failover, Fault, Flaw, HistoryRow, Initialize, Lsn, Member, Memory, Moment, On,
-    Place, RenewError, Revision, Status, StoreError, SyncState, SystemId, Timeline, WatchFault,
+    Acquire, Adopt, Claim, Epoch, Failover, Fault, Flaw, HistoryRow, Initialize, Lsn, Member, Memory, Moment,
+    On, Place, RenewError, Revision, Status, StoreError, SyncState, SystemId, Timeline, WatchFault,
 };
 use ground::{Follower, Ground, Kind, name, until, view, won};
 use serde_json::json;
@@ -43,9 +43,11 @@ async fn one_of_many_wins(ground: Ground) {
         racers.spawn(async move {
             let me = name(&format!("n{racer}"));
             let session = dcs.open_session(TTL).await.unwrap();
-            match dcs.acquire(&me, &session, Timeline(0)).await.unwrap() {
+            let claim = Claim { after: dcs.load().await.unwrap().claimed, ..Claim::default() };
+            match dcs.acquire(&me, &session, claim).await.unwrap() {
                 Acquire::Won(..) => (true, me),
                 Acquire::HeldBy(holder) => (false, holder),
+                Acquire::Late => panic!("nobody has led before"),
             }
         });
     }
@@ -55,6 +57,36 @@ async fn one_of_many_wins(ground: Ground) {
     let winner = winners[0].1.clone();
     assert!(results.iter().all(|(_, holder)| *holder == winner), "{results:?}");
     assert_eq!(ground.node().await.load().await.unwrap().leader.unwrap().name, winner);
+}
+
+/// F05: who has not seen the last claim could make a timeline of the same number, and must look again.
+async fn a_late_view_takes_no_lead(ground: Ground) {
+    let (dcs, me) = (ground.node().await, name("n1"));
+    let session = dcs.open_session(TTL).await.unwrap();
+    let seen = dcs.load().await.unwrap().claimed;
+    let claim = |after, timeline| Claim { after, timeline: Timeline(timeline) };
+    let Acquire::Won(first, _) = dcs.acquire(&me, &session, claim(seen, 2)).await.unwrap() else {
+        panic!("nobody has led before")
+    };
+    assert!(dcs.release(first).await.unwrap());
+    let (other, you) = (ground.node().await, name("n2"));
+    let others = other.open_session(TTL).await.unwrap();
+    assert!(matches!(other.acquire(&you, &others, claim(seen, 2)).await.unwrap(), Acquire::Late));
+    let view = other.load().await.unwrap();
+    assert_eq!((view.leader, view.claim), (None, Timeline(2)));
+    let again = other.acquire(&you, &others, claim(view.claimed, 3)).await.unwrap();
+    let Acquire::Won(second, _) = again else { panic!("nobody has led since") };
+    assert_eq!(other.load().await.unwrap().claim, Timeline(3));
+    // Another one in the same reign, which stays the same reign.
+    let (epoch, after) = (second.epoch(), other.load().await.unwrap().claimed);
+    assert!(!other.claim(&second, claim(view.claimed, 4)).await.unwrap());
+    assert!(other.claim(&second, claim(after, 4)).await.unwrap());
+    let view = other.load().await.unwrap();
+    assert_eq!((view.claim, view.reign, view.epoch()), (Timeline(4), Some(epoch), epoch));
+    // Not for who does not lead any more.
+    ground.delete(&Place::Leader).await;
+    assert!(!other.claim(&second, claim(view.claimed, 5)).await.unwrap());
+    assert_eq!(other.load().await.unwrap().claim, Timeline(4));
 }
 
 /// P003, P005: the key is the bare name under our lease; renewing it writes nothing.
@@ -90,7 +122,8 @@ async fn a_revoked_lease_ends_the_reign(ground: Ground) {
     assert!(view.leader.is_none() && view.members.is_empty());
     let refused = dcs.write_member(&me, &member("running"), &session).await;
     assert_eq!(refused, Err(StoreError::LeaseGone));
-    assert_eq!(dcs.acquire(&me, &session, Timeline(0)).await.unwrap_err(), StoreError::LeaseGone);
+    let claim = Claim { after: view.claimed, ..Claim::default() };
+    assert_eq!(dcs.acquire(&me, &session, claim).await.unwrap_err(), StoreError::LeaseGone);
 }
 
 /// F78: the key is deleted while the lease lives. The keepalive succeeds; the proof must not.
@@ -121,7 +154,7 @@ async fn an_overwritten_key_ends_the_reign(ground: Ground) {
         let lost = dcs.prove(&leadership).await;
         assert!(matches!(lost, Err(RenewError::Lost { holder: Some(_) })), "{garbage:?}: {lost:?}");
         assert!(
-            matches!(dcs.acquire(&me, &session, Timeline(0)).await.unwrap(), Acquire::HeldBy(_)),
+            matches!(dcs.acquire(&me, &session, Claim::default()).await.unwrap(), Acquire::HeldBy(_)),
             "{garbage:?}"
         );
         let leader = dcs.load().await.unwrap().leader.unwrap();
@@ -185,7 +218,7 @@ async fn the_key_moves_to_a_new_session(ground: Ground) {
     assert_eq!(new.ttl(), Duration::from_secs(14));
     assert!(!first.is_under(&new));
     assert!(
-        matches!(dcs.acquire(&me, &new, Timeline(0)).await.unwrap(), Acquire::HeldBy(holder) if holder == me)
+        matches!(dcs.acquire(&me, &new, Claim::default()).await.unwrap(), Acquire::HeldBy(holder) if holder == me)
     );
     let Adopt::Won(second, _) = dcs.adopt(&me, &new).await.unwrap() else { panic!("not adopted") };
     assert_eq!(second.epoch(), first.epoch());
@@ -222,7 +255,7 @@ async fn a_lost_answer_is_resolved(ground: Ground) {
     let (other, other_faults) = ground.faulty().await;
     let other_session = other.open_session(TTL).await.unwrap();
     other_faults.plant(On::Write, Fault::LoseReply);
-    let held = other.acquire(&name("n2"), &other_session, Timeline(0)).await.unwrap();
+    let held = other.acquire(&name("n2"), &other_session, Claim::default()).await.unwrap();
     assert!(matches!(held, Acquire::HeldBy(holder) if holder == me));
     assert_eq!(other_faults.waiting(), 0);
     dcs.prove(&leadership).await.unwrap();
@@ -503,6 +536,7 @@ async fn keeps_its_promises(store: Kind) {
     let ground = || Ground::new(store.clone());
     let mut promises = JoinSet::new();
     promises.spawn(one_of_many_wins(ground()));
+    promises.spawn(a_late_view_takes_no_lead(ground()));
     promises.spawn(renewing_writes_nothing(ground()));
     promises.spawn(a_revoked_lease_ends_the_reign(ground()));
     promises.spawn(a_deleted_key_ends_the_reign(ground()));

@@ -14,8 +14,8 @@ mod ground;
 use std::time::Duration;
 
 use dcs::{
-    Abode, Acquire, Dcs, Departure, Dump, DumpError, Epoch, Fault, Memory, On, Passage, Place, RenewError,
-    Stand, StoreError, SystemId, Timeline,
+    Abode, Acquire, Claim, Dcs, Departure, Dump, DumpError, Epoch, Fault, Memory, On, Passage, Place,
+    RenewError, Stand, StoreError, SystemId,
 };
 use ground::{Follower, Ground, Kind, name, view, won};
 use serde_json::json;
@@ -64,14 +64,20 @@ async fn there_and_back(from: Ground, to: Ground) {
     assert_eq!((waiting.initialize.system_id(), waiting.leader), (Some(SYSTEM), None));
     let other = to.node().await;
     let others = other.open_session(TTL).await.unwrap();
-    assert!(matches!(other.acquire(&name("n2"), &others, Timeline(0)).await.unwrap(), Acquire::HeldBy(_)));
+    assert!(matches!(
+        other.acquire(&name("n2"), &others, Claim::default()).await.unwrap(),
+        Acquire::HeldBy(_)
+    ));
     // Nothing has happened to the old store.
     here.prove(&first).await.unwrap();
 
     assert_eq!(here.leave(&first, &estate, &passage, PATIENCE).await.unwrap(), Departure::Left);
     assert!(matches!(here.prove(&first).await, Err(RenewError::Lost { .. })));
     let old = from.node().await;
-    assert!(matches!(old.acquire(&name("n2"), &session, Timeline(0)).await.unwrap(), Acquire::HeldBy(_)));
+    assert!(matches!(
+        old.acquire(&name("n2"), &session, Claim::default()).await.unwrap(),
+        Acquire::HeldBy(_)
+    ));
     assert_eq!(old.load().await.unwrap().abode(), Abode::Moving(Stand::Left(passage.clone())));
     // Asking twice is safe.
     assert_eq!(here.leave(&first, &estate, &passage, PATIENCE).await.unwrap(), Departure::Left);
@@ -121,7 +127,8 @@ async fn there_and_back(from: Ground, to: Ground) {
 async fn other_at(ground: &Ground, me: &config::NodeName) -> Acquire {
     let dcs = ground.node().await;
     let session = dcs.open_session(TTL).await.unwrap();
-    dcs.acquire(me, &session, Timeline(0)).await.unwrap()
+    let after = dcs.load().await.unwrap().claimed;
+    dcs.acquire(me, &session, Claim { after, ..Claim::default() }).await.unwrap()
 }
 
 /// What changed since the copy keeps the store open; a lost answer is resolved.
@@ -200,14 +207,14 @@ async fn backups(ground: Ground) {
     let lead = won(&dcs, &name("n1"), &session).await;
     let dump = Dump::read(&dcs.dump("raft").await.unwrap().text()).unwrap();
     assert_eq!((dump.epoch, dump.generation, dump.leader.as_deref()), (lead.epoch().0, 1, Some("n1")));
-    assert_eq!((dump.system_id(), dump.records.len()), (Some(SYSTEM), 2));
+    assert_eq!((dump.system_id(), dump.records.len()), (Some(SYSTEM), 3));
     assert!(matches!(dcs.restore(&dump).await, Err(DumpError::Led(who)) if who == "n1"));
     assert!(dcs.release(lead).await.unwrap());
 
     // The same reign: it fits, and what came since goes.
     dcs.put_config(&json!({"ttl": 99})).await.unwrap();
     ground.put(&Place::Sync, "{}").await;
-    assert_eq!(dcs.restore(&dump).await.unwrap(), 2);
+    assert_eq!(dcs.restore(&dump).await.unwrap(), 3);
     let view = dcs.load().await.unwrap();
     assert_eq!((view.config.unwrap().value, view.sync, view.generation), (json!({"ttl": 10}), None, 0));
 
@@ -233,7 +240,7 @@ async fn backups(ground: Ground) {
 
     // The store lost everything: reigns after the restoration are later than all before.
     dcs.remove_cluster().await.unwrap();
-    assert_eq!(dcs.restore(&dump).await.unwrap(), 2);
+    assert_eq!(dcs.restore(&dump).await.unwrap(), 3);
     let Acquire::Won(reign, _) = other_at(&ground, &name("n3")).await else { panic!("the lead is free") };
     assert!(reign.epoch() > epoch && reign.epoch() > Epoch(dump.epoch));
 }
@@ -250,7 +257,7 @@ async fn a_new_store_counts_on_from_the_backup() {
     let Acquire::Won(lead, _) = other_at(&old, &name("n1")).await else { panic!("the lead is free") };
     let dump = dcs.dump("raft").await.unwrap();
     let new = Ground { store: Kind::Memory(Memory::new()), keys: old.keys.clone() };
-    assert_eq!(new.node().await.restore(&dump).await.unwrap(), 2);
+    assert_eq!(new.node().await.restore(&dump).await.unwrap(), 3);
     let Acquire::Won(reign, _) = other_at(&new, &name("n1")).await else { panic!("the lead is free") };
     assert!(reign.epoch() > lead.epoch());
     assert_eq!(new.node().await.load().await.unwrap().generation, 2);

@@ -286,7 +286,7 @@ impl Model {
                 timeline: Timeline(u32::from(state.mint(server.mint).number)),
                 checkpoint: lsn(server.end.saturating_sub(1)),
                 end: Some(lsn(server.end)),
-                minimum_recovery: lsn(server.end),
+                minimum_recovery: None,
                 standby_signal: server.signal,
                 backup_label: false,
                 rewindable: true,

@@ -72,6 +72,7 @@ const NEEDS: [Needs; ASKED.len()] = [
     Needs::Session,             // restart
     Needs::Nothing,             // seek leave
     Needs::Primary,             // go on
+    Needs::Standby,             // claim timeline
 ];
 
 /// Why this step must not be asked of a server in this place; nothing if it may.

@@ -78,7 +78,7 @@ impl Place {
 }
 
 /// The kinds of steps, a task for each way to begin one. Their order is that of [`ask`].
-pub const ASKED: [&str; 38] = [
+pub const ASKED: [&str; 39] = [
     "claim initialize",
     "write initialize",
     "give up initialize",
@@ -117,6 +117,7 @@ pub const ASKED: [&str; 38] = [
     "restart",
     "seek leave",
     "go on",
+    "claim timeline",
 ];
 
 /// The number of a step's kind.
@@ -127,7 +128,7 @@ pub fn ask(step: &Step) -> usize {
         Step::WriteInitialize(_) => 1,
         Step::GiveUpInitialize => 2,
         Step::RestoreConfig => 3,
-        Step::Acquire { .. } => 4,
+        Step::Acquire(_) => 4,
         Step::Adopt { .. } => 5,
         Step::Release { .. } => 6,
         Step::ClearFailover { .. } => 7,
@@ -146,6 +147,7 @@ pub fn ask(step: &Step) -> usize {
         Step::Exit { .. } => 20,
         Step::SeekLeave(_) => 36,
         Step::GoOn { .. } => 37,
+        Step::ClaimTimeline(_) => 38,
         Step::Begin(task) => match task {
             Task::Initdb => 21,
             Task::FirstStart { .. } => 22,

@@ -97,7 +97,9 @@ impl Model {
 
     fn step(&self, turn: &mut Turn<'_>, step: &Step) -> Done {
         match step {
-            Step::Acquire { .. } => self.acquire(turn),
+            Step::Acquire(_) => self.acquire(turn),
+            // Numbers are minted apart here: what is claimed is not of the state.
+            Step::ClaimTimeline(_) => turn.online(),
             Step::Adopt { revision } => self.adopt(turn, rev(revision.0)),
             Step::Release { .. } => release(turn),
             Step::ClearFailover { revision } => clear_failover(turn, rev(revision.0)),

@@ -7,6 +7,7 @@ use coordinator::{Process, Reason, Step, Task, Unfinished};
 use dcs::Initialize;
 
 use super::World;
+use super::node::Node;
 
 /// A turn that repeats a step more often than this within a minute goes in circles.
 const OFTEN: usize = 50;
@@ -128,14 +129,12 @@ impl World {
 
     /// Why the cluster is not whole yet: one leader that takes writes, everybody else streaming.
     pub fn unwell(&self) -> Option<String> {
-        let ends =
-            |node: &&super::node::Node| node.daemon.as_ref().is_some_and(|daemon| daemon.ending.is_some());
-        if let Some(node) = self.nodes.values().find(ends) {
+        if let Some(node) = self.nodes.values().find(|node| ends(node)) {
             return Some(format!("the daemon of {} is about to end", node.name));
         }
         let Some(leader) = &self.store.leader else {
             // Only people may write the records again, and every node says so.
-            let waits = |node: &super::node::Node| {
+            let waits = |node: &Node| {
                 let last = node.daemon.as_ref().and_then(|daemon| daemon.last.as_ref());
                 let toxic = Reason::ToxicData(Unfinished::Rewind);
                 matches!(last, Some(Reason::RecordsLost | Reason::ReplicaWithoutCluster))
@@ -173,10 +172,8 @@ impl World {
     /// Ends all faults; from then on the cluster must come together within `bound`.
     pub fn converge(&mut self, bound: Duration) {
         self.end_faults();
-        let ends =
-            |node: &&super::node::Node| node.daemon.as_ref().is_some_and(|daemon| daemon.ending.is_some());
         let mut ending: Vec<NodeName> =
-            self.nodes.values().filter(ends).map(|node| node.name.clone()).collect();
+            self.nodes.values().filter(|node| ends(node)).map(|node| node.name.clone()).collect();
         let mut left = bound;
         let step = Duration::from_millis(500);
         while let Some(why) = self.unwell() {
@@ -198,4 +195,9 @@ impl World {
             self.broken(format!("the cluster came together and fell apart again: {why}"));
         }
     }
+}
+
+/// Whether its daemon was told to end.
+fn ends(node: &Node) -> bool {
+    node.daemon.as_ref().is_some_and(|daemon| daemon.ending.is_some())
 }

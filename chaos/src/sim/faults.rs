@@ -300,6 +300,7 @@ impl World {
         self.store.identities.clear();
         (self.store.history, self.store.config, self.store.failover) = (None, None, None);
         (self.store.sync, self.store.failsafe, self.store.reign) = (None, None, None);
+        self.store.claimed = Default::default();
         self.store.status = dcs::Status::default();
         self.store.commit();
     }

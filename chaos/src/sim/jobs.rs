@@ -354,18 +354,8 @@ impl World {
     }
 }
 
+/// What initdb leaves.
 fn empty(system_id: SystemId) -> Dir {
-    Dir {
-        system_id,
-        wal: Wal { branches: vec![Branch { timeline: 1, mint: system_id.0, from: 0 }], end: 0x100 },
-        state: ControlState::ShutDown,
-        checkpoint: 0xD8,
-        signal: false,
-        marker: None,
-        rewindable: true,
-        label: false,
-        floor: None,
-        settled: true,
-        to_recover: 0,
-    }
+    let first = Branch { timeline: 1, mint: system_id.0, from: 0 };
+    Dir::new(system_id, Wal { branches: vec![first], end: 0x100 }, ControlState::ShutDown)
 }

@@ -286,7 +286,7 @@ impl Node {
                 crashed: self.server.crashed,
                 down: self.server.down,
             },
-            data: self.server.data(daemon.past.bootstrapping),
+            data: self.server.data(daemon.past.creates(daemon.ended.as_ref())),
             job: daemon.job.as_ref().map(|(job, _)| job.clone()),
             ended: daemon.ended.clone(),
             leader_history: daemon.history.clone(),

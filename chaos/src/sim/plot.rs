@@ -33,9 +33,9 @@ const MODES: [&str; 8] = [
     "failsafe_mode=false",
 ];
 
-/// Kinds of faults.
+/// Faults of one family come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Family {
     Crashes,
     Stops,
     Sleeps,
@@ -51,31 +51,31 @@ enum Kind {
     Disks,
 }
 
-const KINDS: [Kind; 13] = [
-    Kind::Crashes,
-    Kind::Stops,
-    Kind::Sleeps,
-    Kind::Clocks,
-    Kind::Links,
-    Kind::Lines,
-    Kind::Store,
-    Kind::Keys,
-    Kind::Postgres,
-    Kind::Jobs,
-    Kind::Operators,
-    Kind::Modes,
-    Kind::Disks,
+const FAMILIES: [Family; 13] = [
+    Family::Crashes,
+    Family::Stops,
+    Family::Sleeps,
+    Family::Clocks,
+    Family::Links,
+    Family::Lines,
+    Family::Store,
+    Family::Keys,
+    Family::Postgres,
+    Family::Jobs,
+    Family::Operators,
+    Family::Modes,
+    Family::Disks,
 ];
 
 /// Before a key is deleted under a leader, it must be able to hear of it: otherwise nothing is promised any more.
 const HEARS: &str = "heal\nstore up\nwait 4s\n";
 
 /// One thing of this kind that befalls the cluster, in one line or a few.
-fn event(kind: Kind, dice: &mut Dice) -> String {
+fn event(kind: Family, dice: &mut Dice) -> String {
     let (node, other) = (dice.pick(&NODES), dice.pick(&["n1", "n2", "n3", "n4", "store"]));
     let roll = dice.roll(12);
     match kind {
-        Kind::Crashes => match roll {
+        Family::Crashes => match roll {
             0..=2 => format!("kill {node}"),
             3..=6 => format!("start {node}"),
             7 => format!("kill-postmaster {node}"),
@@ -84,7 +84,7 @@ fn event(kind: Kind, dice: &mut Dice) -> String {
             10 => format!("kill-daemon {node}\nwait 2s\nstart {node}"),
             _ => format!("kill-fencer {node}"),
         },
-        Kind::Stops => match roll {
+        Family::Stops => match roll {
             0..=2 => format!("stop-daemon {node}"),
             3 => format!("stop-lease {node}"),
             4 => format!("stop-turns {node}"),
@@ -92,20 +92,20 @@ fn event(kind: Kind, dice: &mut Dice) -> String {
             6 => format!("stop-daemon {node}\nwait {}ms\ncontinue {node}", dice.roll(3000)),
             _ => format!("continue {node}"),
         },
-        Kind::Sleeps => match roll {
+        Family::Sleeps => match roll {
             0..=3 => format!("sleep {node} {}ms", dice.roll(2500)),
             4..=9 => format!("sleep {node} {}s", 1 + dice.roll(90)),
             _ => format!("halt {node} {}s", 1 + dice.roll(60)),
         },
-        Kind::Clocks => match roll {
+        Family::Clocks => match roll {
             0..=3 => {
                 format!("slew {node} {}{}", if dice.roll(2) == 0 { "-" } else { "" }, dice.roll(100_001))
             }
             4..=6 => format!("wall {node} {}{}", if dice.roll(2) == 0 { "-" } else { "" }, dice.roll(3600)),
             _ => format!("slew {node} {}", dice.roll(200)),
         },
-        Kind::Links => links(roll, node, other, dice),
-        Kind::Lines => match roll {
+        Family::Links => links(roll, node, other, dice),
+        Family::Lines => match roll {
             0..=2 => format!("loses {node} {}", dice.roll(40)),
             3 => format!("loses {node} 0"),
             4 => format!("far {node} {}s", dice.roll(20)),
@@ -115,7 +115,7 @@ fn event(kind: Kind, dice: &mut Dice) -> String {
             9 => format!("store watches-lag {}s", dice.roll(30)),
             _ => "store watches-lag 0s".to_owned(),
         },
-        Kind::Store => match roll {
+        Family::Store => match roll {
             0..=2 => "store leader-dies".to_owned(),
             3 => "store down".to_owned(),
             4..=6 => "store up".to_owned(),
@@ -124,7 +124,7 @@ fn event(kind: Kind, dice: &mut Dice) -> String {
             9 => format!("store down\nwait {}s\nstore up", 60 + dice.roll(60)),
             _ => format!("{HEARS}store jumps {}s", 1 + dice.roll(10)),
         },
-        Kind::Keys => match roll {
+        Family::Keys => match roll {
             0..=2 => format!("{HEARS}delete-leader-key"),
             3..=5 => format!("{HEARS}revoke {node}"),
             6 => format!("{HEARS}store leader-dies\nrevoke {node}"),
@@ -132,22 +132,22 @@ fn event(kind: Kind, dice: &mut Dice) -> String {
             8 => format!("{HEARS}overwrite-leader-key {node}\nwait {}s\ndelete-leader-key", dice.roll(20)),
             _ => format!("forget-member {node}"),
         },
-        Kind::Postgres => postgres(roll, node, other, dice),
-        Kind::Jobs => match roll {
+        Family::Postgres => postgres(roll, node, other, dice),
+        Family::Jobs => match roll {
             // An immediate stop that takes long is the hard deadline's business, not a decision's.
             0..=4 => format!("slow {node} {} {}s", dice.pick(&JOBS[..8]), 1 + dice.roll(20)),
             5 => format!("crash-on-start {node} {}", 1 + dice.roll(4)),
             _ => format!("fail {node} {}", dice.pick(&JOBS)),
         },
-        Kind::Operators => operators(roll, node, dice),
-        Kind::Modes => match roll {
+        Family::Operators => operators(roll, node, dice),
+        Family::Modes => match roll {
             0 => format!(
                 "withhold {node} a setting that does not work here\nwait {}s\nwithhold {node}",
                 dice.roll(30)
             ),
             _ => format!("set {}", dice.pick(&MODES)),
         },
-        Kind::Disks => disks(roll, node, dice),
+        Family::Disks => disks(roll, node, dice),
     }
 }
 
@@ -281,8 +281,8 @@ pub fn script(seed: u64, minutes: u64) -> String {
         lines.extend((0..minutes).map(|_| "wait 60s".to_owned()));
         return lines.join("\n");
     }
-    let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| dice.roll(2) == 0).collect();
-    kinds.push(KINDS[usize::try_from(dice.roll(KINDS.len() as u64)).unwrap_or(0)]);
+    let mut kinds: Vec<Family> = FAMILIES.into_iter().filter(|_| dice.roll(2) == 0).collect();
+    kinds.push(FAMILIES[usize::try_from(dice.roll(FAMILIES.len() as u64)).unwrap_or(0)]);
     let mut left = minutes * 60_000;
     while left > 0 {
         let kind = kinds[usize::try_from(dice.roll(kinds.len() as u64)).unwrap_or(0)];

@@ -92,6 +92,23 @@ pub struct Dir {
 pub const RECOVERY_RATE: u64 = 100;
 
 impl Dir {
+    /// A server's directory that stopped in `state` at the end of `wal`.
+    pub fn new(system_id: SystemId, wal: Wal, state: ControlState) -> Self {
+        Self {
+            system_id,
+            checkpoint: wal.end.saturating_sub(0x28),
+            wal,
+            state,
+            signal: false,
+            marker: None,
+            rewindable: true,
+            label: false,
+            floor: None,
+            settled: true,
+            to_recover: 0,
+        }
+    }
+
     pub fn control(&self) -> Control {
         Control {
             system_id: self.system_id,
@@ -99,7 +116,7 @@ impl Dir {
             timeline: self.wal.timeline(),
             checkpoint: Lsn(self.checkpoint),
             end: (!self.label).then_some(Lsn(self.wal.end)),
-            minimum_recovery: Lsn(self.wal.end),
+            minimum_recovery: Some((self.wal.timeline(), Lsn(self.wal.end))),
             standby_signal: self.signal,
             backup_label: self.label,
             rewindable: self.rewindable,

@@ -61,19 +61,11 @@ impl World {
             from: u64::from(timeline - 1) * 0x10,
         };
         self.mints = self.mints.max(100);
-        server.dir = Some(Dir {
-            system_id: if role == "foreign" { SystemId(1) } else { CLUSTER },
-            wal: Wal { branches: (1..=last).map(branch).collect(), end },
-            state: if role == "crashed" { ControlState::InProduction } else { ControlState::ShutDown },
-            checkpoint: end.saturating_sub(0x28),
-            signal: !matches!(role, "primary" | "crashed" | "stopped" | "absent"),
-            marker: None,
-            rewindable: true,
-            label: false,
-            floor: None,
-            settled: true,
-            to_recover: 0,
-        });
+        let id = if role == "foreign" { SystemId(1) } else { CLUSTER };
+        let state = if role == "crashed" { ControlState::InProduction } else { ControlState::ShutDown };
+        let wal = Wal { branches: (1..=last).map(branch).collect(), end };
+        let signal = !matches!(role, "primary" | "crashed" | "stopped" | "absent");
+        server.dir = Some(Dir { signal, ..Dir::new(id, wal, state) });
         match role {
             "primary" => server.start(true, None),
             "replica" => server.start(false, None),
@@ -108,7 +100,10 @@ impl World {
         self.store.history = Some(switches.into_iter().map(row).collect());
         let revision = self.store.commit();
         self.store.config = Some(revision);
+        let timeline = self.nodes[leader].timeline().unwrap_or_default();
         let (name, revision) = (leader.clone(), self.store.commit());
+        self.store.reign = Some(Epoch(revision.0));
+        self.store.claimed = (revision, timeline);
         self.store.leader = Some(Leader { name, epoch: Epoch(revision.0), revision, lease: 0 });
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use config::NodeName;
 use coordinator::slots::SlotChange;
 use coordinator::{Asked, Decision, Job, Peer, Reason, Step, Wish, decide};
-use dcs::{HistoryRow, Initialize, Lsn, SystemId, Timeline};
+use dcs::{Claim, HistoryRow, Initialize, Lsn, SystemId, Timeline};
 
 use super::network::{Fate, Kind};
 use super::planted::Fault;
@@ -139,7 +139,8 @@ impl World {
             Step::Evict(pids) => self.evict(name, pids),
             Step::SeekLeave(names) => self.seek_leave(name, names),
             Step::GoOn { epoch, sent, span, until } => self.go_on(name, *epoch, *sent, *span, *until),
-            Step::Acquire { .. } | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
+            Step::Acquire(_) | Step::Adopt { .. } | Step::Release { .. } => self.lease(name, step)?,
+            Step::ClaimTimeline(claim) => self.claim(name, *claim)?,
             Step::Ask(names) => self.ask(name, names),
             Step::ReadLineage(of) => {
                 let at = self.now + ANSWER;
@@ -254,6 +255,17 @@ impl World {
         self.store.history = Some(rows);
     }
 
+    /// Another timeline in the same reign.
+    fn claim(&mut self, name: &NodeName, claim: Claim) -> Result<(), String> {
+        let known = self.asks(name, true)?;
+        let held = self.daemon(name).held.map(|held| held.epoch);
+        let ours = self.store.leader.as_ref().is_some_and(|leader| Some(leader.epoch) == held);
+        if !ours || !self.store.reclaim(claim) {
+            return Err("another node leads, or has claimed a timeline since".to_owned());
+        }
+        if known { Ok(()) } else { Err("the store did not answer in time".to_owned()) }
+    }
+
     /// Steps that take and give the leader lease.
     fn lease(&mut self, name: &NodeName, step: &Step) -> Result<(), String> {
         let known = self.asks(name, !matches!(step, Step::Release { .. }))?;
@@ -270,7 +282,7 @@ impl World {
             Step::Adopt { revision } => {
                 self.store.adopt(name, session, *revision).ok_or("the key does not name this node any more")
             }
-            Step::Acquire { claim } => {
+            Step::Acquire(claim) => {
                 self.store.acquire(name, session, *claim).ok_or("another node was faster")
             }
             _ => return Err("no step about the lease".to_owned()),

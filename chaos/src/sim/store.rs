@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use config::{ClusterConfig, NodeName};
 use dcs::{
-    ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand, Status,
-    SyncState, SystemId, Timeline, Versioned,
+    Claim, ClusterView, Epoch, Failover, HistoryRow, Initialize, Leader, Member, Moment, Revision, Stand,
+    Status, SyncState, SystemId, Timeline, Versioned,
 };
 
 /// What a backup of a store holds.
@@ -53,8 +53,10 @@ pub struct Store {
     pub sync: Option<Versioned<SyncState>>,
     pub history: Option<Vec<HistoryRow>>,
     pub failsafe: Option<BTreeMap<NodeName, String>>,
-    /// The last reign, and the timeline that it claims.
-    pub reign: Option<(Epoch, Timeline)>,
+    /// The last reign.
+    pub reign: Option<Epoch>,
+    /// The last timeline that was claimed, and when.
+    pub claimed: (Revision, Timeline),
     /// Session → when it runs out.
     pub sessions: BTreeMap<i64, Moment>,
     /// Session → its time to live.
@@ -88,6 +90,7 @@ impl Store {
             history: None,
             failsafe: None,
             reign: None,
+            claimed: (Revision(0), Timeline(0)),
             sessions: BTreeMap::new(),
             ttls: BTreeMap::new(),
             next_session: 1,
@@ -121,8 +124,9 @@ impl Store {
             failsafe_at: Revision(0),
             passage: self.passage.clone(),
             generation: 1,
-            reign: self.reign.map(|(epoch, _)| epoch),
-            claim: self.reign.map(|(_, claim)| claim).unwrap_or_default(),
+            reign: self.reign,
+            claim: self.claimed.1,
+            claimed: self.claimed.0,
         });
         self.snapshot = Some(view.clone());
         view
@@ -150,17 +154,30 @@ impl Store {
         self.ttls.get(&session).copied().unwrap_or(self.settings.ttl)
     }
 
-    /// Takes the leader key if nobody has it.
-    pub fn acquire(&mut self, name: &NodeName, session: i64, claim: Timeline) -> Option<(Epoch, Revision)> {
-        if self.leader.is_some() || matches!(self.passage, Some(Stand::Left(_))) {
+    /// Takes the leader key if nobody has it, if the last claim is the one that is known.
+    pub fn acquire(&mut self, name: &NodeName, session: i64, claim: Claim) -> Option<(Epoch, Revision)> {
+        if claim.after != self.claimed.0
+            || self.leader.is_some()
+            || matches!(self.passage, Some(Stand::Left(_)))
+        {
             return None;
         }
         let revision = self.commit();
         self.passage = None;
         let epoch = Epoch(revision.0);
-        self.reign = Some((epoch, claim));
+        self.reign = Some(epoch);
+        self.claimed = (revision, claim.timeline);
         self.leader = Some(Leader { name: name.clone(), epoch, revision, lease: session });
         Some((epoch, revision))
+    }
+
+    /// Claims another timeline, if the last claim is the one that is known.
+    pub fn reclaim(&mut self, claim: Claim) -> bool {
+        let current = claim.after == self.claimed.0;
+        if current {
+            self.claimed = (self.commit(), claim.timeline);
+        }
+        current
     }
 
     /// Puts the leader key, which names the node already, under a session.

@@ -113,6 +113,10 @@ impl Renewer {
                     tracing::warn!("{other} leads in the new store");
                     break;
                 }
+                Ok(Acquire::Late) => {
+                    tracing::warn!("somebody else has led in the new store since");
+                    break;
+                }
                 Err(error) => {
                     tracing::warn!("the new store cannot be entered yet: {error}");
                     tokio::time::sleep(AGAIN).await;
@@ -145,7 +149,7 @@ impl Renewer {
                 Ok(true)
             }
             // Somebody has opened it: from then on it is a store like any other.
-            Ok(Acquire::HeldBy(_)) | Err(StoreError::Refused(_)) => {
+            Ok(Acquire::HeldBy(_) | Acquire::Late) | Err(StoreError::Refused(_)) => {
                 self.publish.send_modify(|tenure| tenure.arrival = None);
                 Ok(false)
             }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use coordinator::Held;
 use dcs::{
-    Acquire, Adopt, Dcs, Epoch, Leadership, Moment, RenewError, Session, Status, StoreError, Timeline,
-    authority,
+    Acquire, Adopt, Claim, Dcs, Epoch, Leadership, Moment, RenewError, Session, Status, StoreError, authority,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -217,6 +216,13 @@ impl Renewer {
                 let outcome = self.acquire(claim).await;
                 let _ = answer.send(outcome);
             }
+            Order::Claim(claim, answer) => {
+                let outcome = match (&self.dcs, &self.leadership) {
+                    (Some(dcs), Some(leadership)) => dcs.claim(leadership, claim).await,
+                    _ => Ok(false),
+                };
+                let _ = answer.send(outcome);
+            }
             Order::Adopt(answer) => {
                 let outcome = self.adopt().await;
                 let _ = answer.send(outcome);
@@ -244,7 +250,7 @@ impl Renewer {
         }
     }
 
-    async fn acquire(&mut self, claim: Timeline) -> Result<bool, StoreError> {
+    async fn acquire(&mut self, claim: Claim) -> Result<bool, StoreError> {
         let session = self.session().await?;
         if self.arrive(&session).await? {
             return Ok(true);
@@ -255,7 +261,7 @@ impl Renewer {
                 self.take(leadership, &session, sent);
                 Ok(true)
             }
-            Ok(Acquire::HeldBy(_)) => Ok(false),
+            Ok(Acquire::HeldBy(_) | Acquire::Late) => Ok(false),
             Err(error) => self.failed(error),
         }
     }

@@ -84,42 +84,42 @@ pub fn votes(seen: &Observation, view: &ClusterView) -> Option<Obstacle> {
 
 /// What a node that holds the lease, with a standby for a server, has to do before it takes writes.
 #[derive(Debug)]
-pub enum Claim {
+pub enum Right {
     /// Nothing.
-    Done,
+    Has,
     /// This: from then on only it may lead, since it is about to have commits that nobody else has.
-    First(Step),
+    After(Step),
     /// The others must be asked again.
-    Ask,
+    Asks,
     /// The watch must tell first what this node wrote.
-    Wait,
+    Waits,
     /// It may lack commits: it must not.
     Refused(Obstacle),
 }
 
 /// Judges a promotion under the lease.
 #[must_use]
-pub fn claim(seen: &Observation, view: &ClusterView) -> Claim {
-    let Some(record) = record(seen, view) else { return Claim::Done };
+pub fn to_promote(seen: &Observation, view: &ClusterView) -> Right {
+    let Some(record) = record(seen, view) else { return Right::Has };
     if leading::behind(seen, view) {
-        return Claim::Wait;
+        return Right::Waits;
     }
     let guard = view.sync.as_ref().map(|sync| sync.revision);
     if let Some(obstacle) = membership(seen, view, &seen.me.name) {
-        return Claim::Refused(obstacle);
+        return Right::Refused(obstacle);
     }
     let nobody_else =
         leads(record, seen.me.name.as_str()) && record.standbys.is_empty() && record.quorum == 0;
     if nobody_else && !seen.sync.doubtful {
-        return Claim::Done;
+        return Right::Has;
     }
     match votes(seen, view) {
-        Some(_) if stale(seen, view, record) => Claim::Ask,
-        Some(obstacle) => Claim::Refused(obstacle),
+        Some(_) if stale(seen, view, record) => Right::Asks,
+        Some(obstacle) => Right::Refused(obstacle),
         None if record.quorum > 0 && !leads(record, seen.me.name.as_str()) && stale(seen, view, record) => {
-            Claim::Ask
+            Right::Asks
         }
-        None => Claim::First(leading::alone(seen, guard)),
+        None => Right::After(leading::alone(seen, guard)),
     }
 }
 

@@ -17,9 +17,9 @@ use crate::view::{
 };
 use crate::{Lsn, SystemId, Timeline};
 
-/// The number after the name; 0 if there is none, as in the records of earlier versions.
+/// The number before the name; 0 if there is none.
 fn claim(value: &str) -> Timeline {
-    let number = value.split_whitespace().nth(1).and_then(|number| number.parse().ok());
+    let number = value.split_whitespace().next().and_then(|number| number.parse().ok());
     Timeline(number.unwrap_or_default())
 }
 
@@ -37,9 +37,8 @@ pub(crate) fn view<'a>(
         match keys.place(&record.key) {
             None | Some(Place::Bootstrap) => {}
             Some(Place::Generation) => view.generation = generation(value),
-            Some(Place::Reign) => {
-                (view.reign, view.claim) = (Some(Epoch(record.modified)), claim(value));
-            }
+            Some(Place::Reign) => view.reign = Some(Epoch(record.modified)),
+            Some(Place::Claim) => (view.claim, view.claimed) = (claim(value), Revision(record.modified)),
             Some(Place::Leader) => {
                 view.passage = Stand::read(value);
                 view.leader = view.passage.is_none().then(|| leader(record));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use config::{Endpoints, EtcdConfig, NodeName, StoreConfig};
-use dcs::{Acquire, Dcs, Embedded, Faults, Keys, Leadership, Memory, Moment, Place, Seen, Session, Timeline};
+use dcs::{Acquire, Claim, Dcs, Embedded, Faults, Keys, Leadership, Memory, Moment, Place, Seen, Session};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -159,9 +159,11 @@ pub fn name(text: &str) -> NodeName {
 }
 
 pub async fn won(dcs: &Dcs, me: &NodeName, session: &Session) -> Leadership {
-    match dcs.acquire(me, session, Timeline(0)).await.unwrap() {
+    let after = Box::pin(dcs.load()).await.unwrap().claimed;
+    match dcs.acquire(me, session, Claim { after, ..Claim::default() }).await.unwrap() {
         Acquire::Won(leadership, _) => leadership,
         Acquire::HeldBy(other) => panic!("{other} holds the lead"),
+        Acquire::Late => panic!("somebody has led since"),
     }
 }
 
