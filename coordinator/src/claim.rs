@@ -3,17 +3,18 @@
 
 use alloc::vec::Vec;
 
-use dcs::{Claim, Epoch, Timeline};
+use dcs::{Claim, ClusterView, Epoch, Timeline};
 
 use crate::decision::{Step, Task};
 use crate::observation::{Asked, Observation};
+use crate::past::Past;
 
 /// A promotion to a timeline that nobody has made (F05, F102): neither the store, nor any member's record, nor any answer
 /// knows it, and no earlier reign has claimed it. It is claimed before, if that was not done with the lease, or if this
 /// reign has made that one already.
-pub fn promotion(seen: &Observation, epoch: Epoch) -> Vec<Step> {
+pub fn promotion(seen: &Observation, past: &Past, epoch: Epoch) -> Vec<Step> {
     let view = seen.view();
-    let above = used(seen, Some(epoch));
+    let above = used(seen, past, Some(epoch));
     let next = Timeline(above.0.saturating_add(1));
     // An older view knows nothing yet of what was claimed a moment ago.
     let claimed = view.revision.0 < epoch.0 || (view.reign == Some(epoch) && view.claim >= next);
@@ -23,14 +24,14 @@ pub fn promotion(seen: &Observation, epoch: Epoch) -> Vec<Step> {
 }
 
 /// Taking the free lease, and with it a timeline: a leader that dies right after its promotion has told nobody.
-pub fn acquire(seen: &Observation) -> Step {
-    let used = used(seen, None);
+pub fn acquire(seen: &Observation, past: &Past) -> Step {
+    let used = used(seen, past, None);
     let timeline = if seen.is_primary() { used } else { Timeline(used.0.saturating_add(1)) };
     Step::Acquire(Claim { after: seen.view().claimed, timeline })
 }
 
 /// The highest timeline that is known to be used or claimed, what `reign` claimed itself excepted.
-fn used(seen: &Observation, reign: Option<Epoch>) -> Timeline {
+fn used(seen: &Observation, past: &Past, reign: Option<Epoch>) -> Timeline {
     let view = seen.view();
     let own = seen.postgres.running.as_ref().map(|running| running.timeline);
     let records = view.members.values().filter_map(|member| member.timeline);
@@ -38,7 +39,13 @@ fn used(seen: &Observation, reign: Option<Epoch>) -> Timeline {
         Asked::Answered(_, answer) => answer.timeline,
         _ => None,
     });
+    let known = [told(&view, reign), past.timelines];
+    records.chain(answers).chain(own).chain(known).fold(Timeline(0), Timeline::max)
+}
+
+/// The highest timeline that a view tells to be made or claimed, what `reign` claimed itself excepted.
+pub fn told(view: &ClusterView, reign: Option<Epoch>) -> Timeline {
     let ours = reign.is_some() && view.reign == reign;
     let claimed = if ours { Timeline(view.claim.0.saturating_sub(1)) } else { view.claim };
-    records.chain(answers).chain(own).chain([claimed]).fold(view.timeline(), Timeline::max)
+    claimed.max(view.timeline())
 }

@@ -61,7 +61,7 @@ fn identity(seen: &Observation, past: &Past, view: &ClusterView, control: Contro
         }
         // `initialize` stays empty until the new cluster serves: a failure gives it back.
         _ if past.bootstrapping => {
-            let steps = [Step::RestoreConfig, claim::acquire(seen)];
+            let steps = [Step::RestoreConfig, claim::acquire(seen, &past)];
             Some(Decision::act(seen, past.clone(), Reason::FoundCluster, steps))
         }
         _ if !was_standby(seen, control) => {
@@ -111,7 +111,8 @@ fn still_primary(seen: &Observation, past: Past, view: &ClusterView) -> Decision
     if overtaken {
         return crate::replica::step_down(seen, past, Reason::LeaseLost);
     }
-    Decision::act(seen, past, Reason::StillPrimary, [claim::acquire(seen)])
+    let steps = [claim::acquire(seen, &past)];
+    Decision::act(seen, past, Reason::StillPrimary, steps)
 }
 
 /// A standby considers itself.
@@ -160,7 +161,10 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     }
     match verdict {
         Some(because) => Decision::wait(seen, past, because).wake_by(seen.now + STALE),
-        None => Decision::act(seen, past, Reason::BestCandidate, [claim::acquire(seen)]),
+        None => {
+            let steps = [claim::acquire(seen, &past)];
+            Decision::act(seen, past, Reason::BestCandidate, steps)
+        }
     }
 }
 
@@ -216,7 +220,8 @@ pub fn named_candidate(seen: &Observation, past: Past, view: &ClusterView) -> De
             None => {
                 let own = seen.postgres.running.as_ref().map(|running| running.position).unwrap_or_default();
                 let lacks = view.status.optime.unwrap_or_default().ahead_of(own);
-                Decision::act(seen, past, Reason::NamedCandidate { lacks }, [claim::acquire(seen)])
+                let steps = [claim::acquire(seen, &past)];
+                Decision::act(seen, past, Reason::NamedCandidate { lacks }, steps)
             }
         },
     }

@@ -292,11 +292,11 @@ fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
 /// Promotes a standby under the lease, unless others may have acknowledged commits that it lacks.
 pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     let view = seen.view();
-    let promote = || claim::promotion(seen, epoch);
+    let promote = claim::promotion(seen, &past, epoch);
     match right::to_promote(seen, &view) {
-        Right::Has => Decision::act(seen, past, Reason::PromoteWithLease, promote()),
+        Right::Has => Decision::act(seen, past, Reason::PromoteWithLease, promote),
         Right::After(step) => {
-            let steps = [step].into_iter().chain(promote());
+            let steps = [step].into_iter().chain(promote);
             Decision::act(seen, past, Reason::PromoteWithLease, steps)
         }
         Right::Waits => Decision::wait(seen, past, Reason::PromoteWithLease),

@@ -13,9 +13,9 @@ use crate::decision::Task;
 use crate::local::{Data, Process};
 use crate::observation::{Observation, Outcome, Standing};
 use crate::reason::Reason;
-use crate::slots;
 use crate::sync::admission::Closed;
 use crate::sync::leading::InForce;
+use crate::{claim, slots};
 
 /// The memory of the decisions.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub struct Past {
     pub verdict: Option<Reason>,
     /// The reign on whose timeline this leader has checkpointed.
     pub checkpointed: Option<Epoch>,
+    /// The highest timeline that the store has ever told to be made or claimed, but for what this reign claimed: a store
+    /// that lost its records has forgotten it.
+    #[serde(default)]
+    pub timelines: Timeline,
     /// Which timeline this leader last wrote into `history`, and when: a view that lags does not show it yet.
     #[serde(default)]
     pub chronicled: Option<(Timeline, Moment)>,
@@ -155,6 +159,7 @@ impl Past {
             past.listed_since = listed.then(|| past.listed_since.unwrap_or(seen.now));
             past.settled = listed && (past.settled || view.leader.is_some());
             past.known |= matches!(view.initialize, Initialize::Done(_));
+            past.timelines = past.timelines.max(claim::told(view, seen.lease.map(|held| held.epoch)));
             // Slots kept for members that an earlier leader saw last count from now.
             for slot in &view.status.retain_slots {
                 past.members_seen.entry(slot.clone()).or_insert(seen.now);

@@ -94,7 +94,7 @@ fn vacant(seen: &Observation, past: Past) -> Decision {
         return election::named_candidate(seen, past, &view);
     }
     if seen.is_primary() && named.is_none() {
-        let steps = [claim::acquire(seen)];
+        let steps = [claim::acquire(seen, &past)];
         return Decision::act(seen, past, Reason::PausedTakeLease, steps);
     }
     Decision::wait(seen, past, Reason::Paused)

@@ -1,7 +1,7 @@
 //! [`Past`] as the model keeps it, and back.
 //!
 //! Left out is what no decision of the model depends on: `verdict` (it only words a reason), `flow`
-//! (`primary_race_backoff` is 0), `members_seen`, `slots_at` and `strangers` (no slots), `known`, `claim_returned` and
+//! (`primary_race_backoff` is 0), `members_seen`, `slots_at` and `strangers` (no slots), `known`, `claim_returned`, `timelines` (the store loses nothing) and
 //! `bootstrapping` (the cluster exists), `went_on` (no failsafe mode), and of a failure what it said.
 
 use coordinator::sync::leading::InForce;
