@@ -17,6 +17,10 @@ const OVERLAP: Duration = Duration::from_secs(1);
 impl World {
     /// The state of the world.
     pub(super) fn check(&mut self) {
+        for node in self.nodes.values_mut() {
+            let unwatched = node.server.unwatched || node.knows_no_promise();
+            node.server.unwatched = unwatched && node.server.writable();
+        }
         self.one_writer();
         self.nothing_promised_is_lost();
         self.no_toxic_directory_runs();
@@ -137,8 +141,10 @@ impl World {
             let waits = |node: &Node| {
                 let last = node.daemon.as_ref().and_then(|daemon| daemon.last.as_ref());
                 let toxic = Reason::ToxicData(Unfinished::Rewind);
-                matches!(last, Some(Reason::RecordsLost | Reason::ReplicaWithoutCluster))
-                    || last == Some(&toxic)
+                matches!(
+                    last,
+                    Some(Reason::RecordsLost | Reason::ReplicaWithoutCluster | Reason::MayNotBootstrap)
+                ) || last == Some(&toxic)
                     || node.exited.is_some()
             };
             let settled = self.nodes.values().all(waits) && self.store.initialize == Initialize::Absent;

@@ -1,7 +1,7 @@
 //! Failsafe mode in the world: the record, questions for leave, promises. A promise is on the host's disk: it
 //! outlives the daemon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use config::NodeName;
@@ -10,6 +10,7 @@ use coordinator::failsafe::{Given, Leave, Promise, Said};
 use dcs::{Epoch, Moment};
 
 use super::network::Kind;
+use super::node::Daemon;
 use super::planted::Fault;
 use super::renew::authority;
 use super::{ANSWER, PATIENCE, World};
@@ -20,6 +21,15 @@ pub struct Question {
     pub due: Moment,
     pub who: NodeName,
     pub given: Given,
+}
+
+impl Daemon {
+    /// Whom it has added to the record and does not see there yet.
+    pub fn unseen(&self) -> BTreeSet<NodeName> {
+        let (revision, added) = &self.added;
+        let seen = self.view.as_ref().is_some_and(|view| view.revision >= *revision);
+        if seen { BTreeSet::new() } else { added.clone() }
+    }
 }
 
 impl World {
@@ -118,12 +128,13 @@ impl World {
             return;
         }
         let members = self.store.members.iter().filter(|_| on);
-        let wanted = Some(
-            members.filter_map(|(name, (member, _))| Some((name.clone(), member.api_url.clone()?))).collect(),
-        );
-        if self.store.failsafe != wanted {
-            self.store.failsafe = wanted;
-            self.store.commit();
+        let wanted: BTreeMap<NodeName, String> =
+            members.filter_map(|(name, (member, _))| Some((name.clone(), member.api_url.clone()?))).collect();
+        if self.store.failsafe.as_ref() != Some(&wanted) {
+            let added = wanted.keys().cloned().collect();
+            self.store.failsafe = Some(wanted);
+            let revision = self.store.commit();
+            self.daemon(name).added = (revision, added);
         }
     }
 

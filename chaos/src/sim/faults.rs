@@ -301,6 +301,7 @@ impl World {
         (self.store.history, self.store.config, self.store.failover) = (None, None, None);
         (self.store.sync, self.store.failsafe, self.store.reign) = (None, None, None);
         self.store.claimed = Default::default();
+        self.law.forgot = true;
         self.store.status = dcs::Status::default();
         self.store.commit();
     }

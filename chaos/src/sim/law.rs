@@ -27,6 +27,8 @@ pub struct Ledger {
     newest: Option<Epoch>,
     /// Until then an older reign may still acknowledge writes: an assumption of the lease was broken on purpose.
     excused: Option<Moment>,
+    /// The store lost its records, and with them what was claimed.
+    pub forgot: bool,
     /// Commits that clients were told of.
     pub commits: u64,
     /// Those that an older reign told of while it was excused.
@@ -50,8 +52,9 @@ impl World {
         let Some(reign) = self.nodes[name].server.reign.filter(|_| !self.store.settings.pause) else {
             return;
         };
+        let unwatched = self.nodes[name].knows_no_promise() || self.nodes[name].server.unwatched;
         match self.law.newest {
-            Some(newest) if newest > reign && (self.excused() || self.nodes[name].knows_no_promise()) => {
+            Some(newest) if newest > reign && (self.excused() || unwatched) => {
                 self.law.late += 1;
             }
             Some(newest) if newest > reign => self.broken(format!(

@@ -12,7 +12,7 @@ use coordinator::{
     Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres,
     Process, Reason, Repair, Request, Running, Slot, Standby, SyncWrites, Wish,
 };
-use dcs::{ClusterView, Epoch, Lsn, Member, Moment, SystemId, Timeline};
+use dcs::{ClusterView, Epoch, Lsn, Member, Moment, Revision, SystemId, Timeline};
 
 use super::clock::Clock;
 use super::failsafe::Question;
@@ -88,6 +88,8 @@ pub struct Daemon {
     pub peers: BTreeMap<NodeName, Peer>,
     pub answers_due: Vec<(Moment, NodeName)>,
     pub leaves: BTreeMap<NodeName, Leave>,
+    /// Whom it has added to the record `failsafe`, and when: older views do not show them.
+    pub added: (Revision, BTreeSet<NodeName>),
     pub questions: Vec<Question>,
     /// In which reign and until when it goes on by the leave of all.
     pub leave_ends: Option<(Epoch, Moment)>,
@@ -130,6 +132,7 @@ impl Daemon {
             peers: BTreeMap::new(),
             answers_due: Vec::new(),
             leaves: BTreeMap::new(),
+            added: (Revision(0), BTreeSet::new()),
             questions: Vec::new(),
             leave_ends: None,
             requests: Vec::new(),
@@ -269,7 +272,7 @@ impl Node {
                 seen: daemon.seen,
             },
             failsafe: Failsafe {
-                added: BTreeSet::new(),
+                added: daemon.unseen(),
                 leaves: daemon.leaves.clone(),
                 promise: self.promise.clone(),
             },

@@ -62,6 +62,13 @@ impl Wal {
         self.common(other) == self.end
     }
 
+    /// Whether all that a history file tells of this log is so of the other too.
+    pub fn is_like(&self, other: &Wal) -> bool {
+        let told = |branch: &Branch| (branch.timeline, branch.from);
+        let mut pairs = self.branches.iter().zip(&other.branches);
+        self.branches.len() <= other.branches.len() && pairs.all(|(one, other)| told(one) == told(other))
+    }
+
     /// Cuts the log off at a position.
     pub fn cut(&mut self, at: u64) {
         self.branches.retain(|branch| branch.from < at || branch.from == 0);
@@ -141,6 +148,8 @@ pub struct Server {
     pub unreadable: bool,
     pub process: Process,
     pub primary: bool,
+    /// It took writes while nothing on its host could end a reign, and does still.
+    pub unwatched: bool,
     /// SQL does not answer although the postmaster runs, since then.
     pub hung: Option<Moment>,
     /// Because a signal has stopped the postmaster.
@@ -190,6 +199,7 @@ impl Default for Server {
             unreadable: false,
             process: Process::Gone,
             primary: false,
+            unwatched: false,
             hung: None,
             suspended: false,
             crashed: None,
