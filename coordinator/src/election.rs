@@ -61,7 +61,7 @@ fn identity(seen: &Observation, past: &Past, view: &ClusterView, control: Contro
         }
         // `initialize` stays empty until the new cluster serves: a failure gives it back.
         _ if past.bootstrapping => {
-            let steps = [Step::RestoreConfig, claim::acquire(seen, &past)];
+            let steps = [Step::RestoreConfig, claim::acquire(seen, past)];
             Some(Decision::act(seen, past.clone(), Reason::FoundCluster, steps))
         }
         _ if !was_standby(seen, control) => {
