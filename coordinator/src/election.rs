@@ -56,6 +56,11 @@ fn identity(seen: &Observation, past: &Past, view: &ClusterView, control: Contro
             Some(Decision::act(seen, past.clone(), because, [Step::Exit { code: 1 }]))
         }
         Initialize::Done(_) => None,
+        // An earlier life of this node created the cluster, and did not come to say so: nobody else can.
+        Initialize::Running if !past.bootstrapping && view.founder.as_ref() == Some(&seen.me.name) => {
+            let steps = [Step::WriteInitialize(control.system_id), Step::RestoreConfig];
+            Some(Decision::act(seen, past.clone(), Reason::FoundCluster, steps))
+        }
         Initialize::Running if !past.bootstrapping => {
             Some(Decision::wait(seen, past.clone(), Reason::WaitForBootstrap))
         }

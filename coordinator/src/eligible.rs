@@ -102,7 +102,7 @@ impl fmt::Display for Obstacle {
             Self::Unreachable => f.write_str("it does not answer"),
             Self::NotAsked => f.write_str("it was not asked yet"),
             Self::OutsideFailsafe => f.write_str(
-                "the key failsafe does not name it, so a leader without the store may go on without its leave (failsafe_mode)",
+                "the key failsafe does not name it, so a leader without the store may go on without its leave (failsafe_mode); once that one is stopped for certain, turn the mode off and name this member: matriarchctl failover",
             ),
             Self::NotRunning(state) => write!(f, "its Postgres is {state}"),
             Self::Lag { bytes, limit } => {

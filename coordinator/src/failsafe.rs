@@ -190,9 +190,10 @@ pub fn obstacle(seen: &Observation, view: &ClusterView, name: &NodeName) -> Opti
     (seen.settings.failsafe_mode && outside(view, name)).then_some(Obstacle::OutsideFailsafe)
 }
 
-/// Until when a member that an old record does not name leaves a free lease alone after the mode was turned off: so long
-/// may a leader go on that has not heard of it. One that needs nobody's leave may go on for ever; then a person
-/// who knows that it is gone must name the next one.
+/// Until when a member that an old record does not name leaves a free lease alone after the mode was turned off: a leader
+/// may go on that has not heard of it, by the leave of members that have not either, or of nobody. A leader that hears
+/// of it empties the record; until then a person who knows that the old one is gone must name the next. Patroni leaves
+/// its record as it is: then the lead is free after a `ttl`, unless the record says that nobody's leave is needed.
 pub fn leaves_alone(
     seen: &Observation,
     past: &Past,
@@ -203,7 +204,9 @@ pub fn leaves_alone(
         return None;
     }
     let because = Reason::NotEligible(Obstacle::OutsideFailsafe);
-    if !named && view.failsafe.as_ref().is_some_and(|record| record.len() == 1) {
+    let lone = view.failsafe.as_ref().is_some_and(|record| record.len() == 1);
+    let ours = view.reign.is_some_and(|reign| reign.0 <= view.failsafe_at.0);
+    if !named && (lone || ours) {
         return Some((seen.now + seen.settings.loop_wait, because));
     }
     let until = past.vacant_since.unwrap_or(seen.now) + seen.settings.ttl;

@@ -27,6 +27,9 @@ pub struct ClusterView {
     pub revision: Revision,
     /// Whether and as what the cluster was initialised.
     pub initialize: Initialize,
+    /// Who creates the cluster, as long as `initialize` is empty. Only this project's daemons say it.
+    #[serde(default)]
+    pub founder: Option<NodeName>,
     /// The dynamic configuration, with the revision that a guarded write must name. It may hold passwords, so what
     /// is serialized is an empty object in its place.
     #[serde(serialize_with = "whether")]

@@ -134,7 +134,23 @@ impl World {
             let added = wanted.keys().cloned().collect();
             self.store.failsafe = Some(wanted);
             let revision = self.store.commit();
+            self.store.failsafe_at = revision;
             self.daemon(name).added = (revision, added);
+        }
+    }
+
+    /// A person who names a leader that the record leaves out, with the mode off, makes sure first that nobody whom it names
+    /// still takes writes without the store (docs/src/concepts/failsafe.md).
+    pub(super) fn makes_sure(&self, named: &str) -> Result<(), String> {
+        let record = self.store.failsafe.iter().flat_map(BTreeMap::keys);
+        let unaware = |name: &&NodeName| {
+            self.nodes.get(*name).is_some_and(|node| node.server.writable()) && !self.connected(name)
+        };
+        match record.clone().filter(unaware).next() {
+            Some(writer) if record.clone().all(|name| name.as_str() != named) => {
+                Err(format!("a person sees that {writer} still takes writes"))
+            }
+            _ => Ok(()),
         }
     }
 

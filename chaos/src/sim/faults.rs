@@ -300,6 +300,7 @@ impl World {
         self.store.identities.clear();
         (self.store.history, self.store.config, self.store.failover) = (None, None, None);
         (self.store.sync, self.store.failsafe, self.store.reign) = (None, None, None);
+        self.store.failsafe_at = dcs::Revision(0);
         self.store.claimed = Default::default();
         self.law.forgot = true;
         self.store.status = dcs::Status::default();

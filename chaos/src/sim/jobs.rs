@@ -336,6 +336,9 @@ impl World {
         if self.nodes[name].server.process != Process::Gone {
             return Err("refused: processes of the instance are left".into());
         }
+        if self.nodes[name].server.unreadable {
+            return Err("refused: the data directory cannot be read".into());
+        }
         let unfinished = self.nodes[name].server.dir.as_ref().and_then(|dir| dir.marker);
         match leader {
             None if grounds == Grounds::UnfinishedBootstrap && unfinished == Some(Unfinished::Bootstrap) => {}

@@ -53,6 +53,8 @@ pub struct Store {
     pub sync: Option<Versioned<SyncState>>,
     pub history: Option<Vec<HistoryRow>>,
     pub failsafe: Option<BTreeMap<NodeName, String>>,
+    /// When that record was last written.
+    pub failsafe_at: Revision,
     /// The last reign.
     pub reign: Option<Epoch>,
     /// The last timeline that was claimed, and when.
@@ -89,6 +91,7 @@ impl Store {
             sync: None,
             history: None,
             failsafe: None,
+            failsafe_at: Revision(0),
             reign: None,
             claimed: (Revision(0), Timeline(0)),
             sessions: BTreeMap::new(),
@@ -113,6 +116,7 @@ impl Store {
         let view = Arc::new(ClusterView {
             revision: Revision(self.revision),
             initialize: self.initialize,
+            founder: self.claim.clone(),
             config: self.config.map(|revision| Versioned { value: serde_json::json!({}), revision }),
             leader: self.leader.clone(),
             members: self.members.iter().map(|(name, (member, _))| (name.clone(), member.clone())).collect(),
@@ -121,7 +125,7 @@ impl Store {
             sync: self.sync.clone(),
             history: self.history.clone(),
             failsafe: self.failsafe.clone(),
-            failsafe_at: Revision(0),
+            failsafe_at: self.failsafe_at,
             passage: self.passage.clone(),
             generation: 1,
             reign: self.reign,

@@ -231,6 +231,11 @@ impl World {
     pub(super) fn setting(&mut self, pair: &str) -> Done {
         let Some((key, value)) = pair.split_once('=') else { return Err("key=value".into()) };
         let seconds = || value.parse().map(Duration::from_secs).map_err(|_| "no number".to_owned());
+        if let ("failsafe_mode=false", Some(failover)) = (pair, &self.store.failover)
+            && let Some(named) = &failover.value.candidate
+        {
+            self.makes_sure(named)?;
+        }
         let settings = Arc::make_mut(&mut self.store.settings);
         match key {
             "pause" => settings.pause = value == "true",
@@ -265,6 +270,9 @@ impl World {
                 "from" => failover.leader = words.next().map(ToString::to_string),
                 candidate => failover.candidate = Some(candidate.to_owned()),
             }
+        }
+        if let (false, Some(named)) = (self.store.settings.failsafe_mode, &failover.candidate) {
+            self.makes_sure(named)?;
         }
         self.law.losing |= failover.leader.is_none();
         let revision = self.store.commit();

@@ -35,7 +35,8 @@ pub(crate) fn view<'a>(
     for record in records {
         let value = record.value.as_str();
         match keys.place(&record.key) {
-            None | Some(Place::Bootstrap) => {}
+            None => {}
+            Some(Place::Bootstrap) => view.founder = NodeName::new(value).ok(),
             Some(Place::Generation) => view.generation = generation(value),
             Some(Place::Reign) => view.reign = Some(Epoch(record.modified)),
             Some(Place::Claim) => (view.claim, view.claimed) = (claim(value), Revision(record.modified)),
