@@ -242,7 +242,8 @@ impl World {
         }
         for name in self.names().iter() {
             self.wake_up(name);
-            if self.nodes[name].stopped.host.is_some() {
+            let idle = self.nodes[name].next().is_none_or(|due| due > self.now);
+            if idle || self.nodes[name].stopped.host.is_some() {
                 continue;
             }
             self.fence(name);
@@ -262,16 +263,14 @@ impl World {
         self.acknowledge();
         let revision = self.store.revision;
         for name in self.names().iter() {
-            let delay = WATCH + self.jitter(20) + self.store.watch_delay;
-            let connected = self.connected(name);
-            let due = self.now + delay;
-            if let Some(daemon) = self.node(name).daemon.as_mut()
-                && connected
-                && daemon.reachable
-                && daemon.view_due.is_none()
-                && daemon.view.as_ref().is_none_or(|view| view.revision.0 < revision)
-            {
-                daemon.view_due = Some(due);
+            let late = self.nodes[name].daemon.as_ref().is_some_and(|daemon| {
+                daemon.reachable
+                    && daemon.view_due.is_none()
+                    && daemon.view.as_ref().is_none_or(|view| view.revision.0 < revision)
+            });
+            if late && self.connected(name) {
+                let due = self.now + WATCH + self.jitter(20) + self.store.watch_delay;
+                self.daemon(name).view_due = Some(due);
             }
         }
         self.check();

@@ -31,24 +31,20 @@ pub enum Fate {
 impl World {
     /// Whether what one end says reaches the other; `store` is an end too.
     pub(crate) fn hears(&self, from: &str, to: &str) -> bool {
-        self.link(from, to)
-            && (self.deaf.is_empty() || !self.deaf.contains(&(from.to_owned(), to.to_owned())))
+        self.link(from, to) && !self.deaf.iter().any(|(one, other)| one == from && other == to)
     }
 
     /// Whether two ends can talk at all.
     pub(crate) fn link(&self, one: &str, other: &str) -> bool {
-        if self.cuts.is_empty() {
-            return true;
-        }
         let (first, second) = if one < other { (one, other) } else { (other, one) };
-        !self.cuts.contains(&(first.to_owned(), second.to_owned()))
+        !self.cuts.iter().any(|cut| cut.0 == first && cut.1 == second)
     }
 
     /// Whether this kind passes between two nodes, both of which are up.
     pub(crate) fn passes(&self, kind: Kind, one: &NodeName, other: &NodeName) -> bool {
         let cut = |kind: Kind| {
             let (first, second) = if one < other { (one, other) } else { (other, one) };
-            !self.kinds.is_empty() && self.kinds.contains(&(kind, first.clone(), second.clone()))
+            self.kinds.iter().any(|cut| cut.0 == kind && cut.1 == *first && cut.2 == *second)
         };
         self.linked(one, other) && !cut(kind)
     }

@@ -65,9 +65,9 @@ impl World {
         } else {
             theirs.switches().iter().any(|(past, at)| *past == own && Lsn(mine.end) <= *at)
         };
-        let (twins, alike) = (possible && !mine.is_part_of(theirs), mine.is_like(theirs));
-        let (from, theirs) = (from.clone(), theirs.clone());
-        if twins && !(self.law.forgot && alike) {
+        let twins = possible && !mine.is_part_of(theirs);
+        if twins && !(self.law.forgot && mine.is_like(theirs)) {
+            let from = from.clone();
             self.broken(format!("{name} streams from {from}, and their histories are not the same"));
         }
         self.node(name).server.streaming = possible;
@@ -80,9 +80,9 @@ impl World {
             let due = now + Duration::from_millis(1 + self.chances.roll(Stream::Net, 30)) + far;
             self.node(name).server.arrives = Some(due);
         }
-        let server = &mut self.node(name).server;
-        if all || server.arrives.take_if(|due| *due <= now).is_some() {
-            self.arrived(name, Some(theirs));
+        if all || self.node(name).server.arrives.take_if(|due| *due <= now).is_some() {
+            let theirs = self.source_of(name).map(|(_, theirs)| theirs.clone());
+            self.arrived(name, theirs);
         }
     }
 
