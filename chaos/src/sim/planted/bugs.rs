@@ -116,7 +116,7 @@ pub const BUGS: [(&str, &str, Stand); 72] = [
     (
         "B35",
         "A dead former primary that was ahead kept everybody from leading",
-        Elsewhere("scenario `old-primary-ahead`; no fault is planted for it yet"),
+        Planted(&[F::FormerLeaderCounts]),
     ),
     ("B36", "A quick join and leave broke the resolver", Planted(&[F::NamesNeverSet])),
     ("B37", "For whom commits wait was never read back", Planted(&[F::NamesNeverSet])),
@@ -155,16 +155,8 @@ pub const BUGS: [(&str, &str, Stand); 72] = [
         Elsewhere("the rewind copies it first: `a_diverged_primary_is_rewound`"),
     ),
     ("B50", "The same number and two histories", Planted(&[F::TwinTimeline])),
-    (
-        "B51",
-        "Histories were compared before the promotion had ended",
-        Elsewhere("scenario `returns-diverged-settling`; no fault is planted for it yet"),
-    ),
-    (
-        "B52",
-        "A rewind ran before its source's checkpoint",
-        Elsewhere("scenario `returns-diverged-settling`; no fault is planted for it yet"),
-    ),
+    ("B51", "Histories were compared before the promotion had ended", Planted(&[F::HistoriesAgree])),
+    ("B52", "A rewind ran before its source's checkpoint", Planted(&[F::CheckpointForgotten])),
     (
         "B53",
         "A replica wrote the lost identity again",

@@ -56,6 +56,19 @@ impl World {
                     }
                 }
             }
+            Fault::FormerLeaderCounts => {
+                if let Some(view) = &mut seen.store.view
+                    && let Some(sync) = &mut Arc::make_mut(view).sync
+                    && let Some(leader) = sync.value.leader.replace("nobody".into())
+                {
+                    sync.value.standbys.insert(leader);
+                }
+            }
+            Fault::CheckpointForgotten => {
+                if let Some(history) = &mut seen.leader_history {
+                    history.settled = true;
+                }
+            }
             _ => {}
         }
     }
@@ -69,6 +82,13 @@ impl World {
                 for step in &mut decision.steps {
                     if matches!(step, Step::Begin(Task::StartStandby { .. })) {
                         *step = Step::Begin(Task::RestartInPlace { epoch: Epoch(0), closed: false });
+                    }
+                }
+            }
+            Fault::HistoriesAgree => {
+                for step in &mut decision.steps {
+                    if matches!(step, Step::Begin(Task::Rewind { .. })) {
+                        *step = Step::Begin(Task::StartStandby { upstream: None });
                     }
                 }
             }

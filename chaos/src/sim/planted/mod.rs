@@ -90,10 +90,16 @@ pub enum Fault {
     RetiresTheLast,
     /// Clients are let in right after a crash, whatever they may read.
     AdmitsAtOnce,
+    /// What a former leader has beyond its synchronous standbys counts against them.
+    FormerLeaderCounts,
+    /// A history that left the leader's is taken for a part of it.
+    HistoriesAgree,
+    /// A leader's history counts before its first checkpoint.
+    CheckpointForgotten,
 }
 
 /// Every fault, a script in which it shows (or the name of a scenario, whose script is played), and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 39] = [
+pub const PLANTED: [(Fault, &str, &str); 42] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     // F35: the daemon is stopped by a signal.
     (Fault::NoFencer, "stop-daemon n1\nwait 60s", "side by side"),
@@ -168,6 +174,19 @@ pub const PLANTED: [(Fault, &str, &str); 39] = [
         "set synchronous_mode=on\nset synchronous_mode_strict=true\nwait 10s\ncut n1 n2\ncut n1 n3\nwrite n1 100\n\
          kill-postmaster n1\nwait 5s\nkill n1\nheal\nwait 60s",
         "lacks a commit",
+    ),
+    (
+        Fault::FormerLeaderCounts,
+        "set synchronous_mode=on\nwait 10s\ncut n1 n2\ncut n1 n3\nwrite n1 100\nkill n1\ntag n1 nofailover\nheal\n\
+         delete-leader-key\nstart n1\nwait 40s\nexpect leader n2",
+        "it is not so",
+    ),
+    (Fault::HistoriesAgree, "scenario returns-diverged-rewind", "it is not so"),
+    (
+        Fault::CheckpointForgotten,
+        "slow n2 checkpoint 20s\ncut n1 n2\ncut n1 n3\ncut n2 n3\nwrite n1 100\nkill n1\nkill n3\nwait 32s\nheal\nstart n1\n\
+         wait 5s\nexpect stopped n1",
+        "it is not so",
     ),
 ];
 
