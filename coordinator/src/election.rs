@@ -240,7 +240,8 @@ fn takes_writes(member: &dcs::Member) -> bool {
 /// others, or not yet. Whoever starts, or comes back to a store that lost its records, would
 /// otherwise compare itself with nobody (patroni-compat 5.3 asks the last healthy view).
 fn newly_listed(seen: &Observation, past: &Past) -> Option<Moment> {
-    if past.settled {
+    let back = |name: &NodeName| seen.view().members.contains_key(name);
+    if past.settled || (!past.expected.is_empty() && past.expected.iter().all(back)) {
         return None;
     }
     let since = past.listed_since.unwrap_or(seen.now);

@@ -15,8 +15,8 @@ use crate::reason::Reason;
 use crate::rejoin::ran_as_standby;
 use crate::sync::admission::{self, Verdict};
 use crate::sync::leading;
-use crate::sync::right::{self, Right};
-use crate::{claim, failsafe, handover, slots};
+use crate::sync::right;
+use crate::{failsafe, handover, promotion, slots};
 
 /// Decides while the lease is held.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -53,7 +53,7 @@ pub fn decide(seen: &Observation, past: Past) -> Decision {
     match (seen.postgres.process, &seen.postgres.running) {
         (Process::Gone, _) => ended(seen, past, epoch),
         (_, Some(running)) if running.standby.is_none() => serve(seen, past, epoch, running),
-        (_, Some(_)) => promote(seen, past, epoch),
+        (_, Some(_)) => promotion::promote(seen, past, epoch),
         (_, None) => silent(seen, past),
     }
 }
@@ -121,7 +121,12 @@ pub fn give_up(seen: &Observation, past: Past, because: Reason) -> Decision {
     // Remembered until the lease is gone: a release can fail.
     let past = Past { intent: Some(Intent::GiveUp(because.clone())), ..past };
     if seen.postgres.process == Process::Gone {
-        return release(seen, past, because, None);
+        let put_back = right::put_back(seen, &past);
+        let mut decision = release(seen, past, because, None);
+        if !decision.steps.is_empty() {
+            decision.steps.splice(0..0, put_back);
+        }
+        return decision;
     }
     if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Stop(_))) {
         let again = setback.again;
@@ -184,7 +189,8 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         return give_up(seen, past, Reason::CannotStart(String::from(RESTORED)));
     }
     if control.standby_signal {
-        let steps = [Step::Begin(Task::StartStandby { upstream: None })];
+        let start = Step::Begin(Task::StartStandby { upstream: None });
+        let steps = right::put_back(seen, &past).into_iter().chain([start]);
         return Decision::act(seen, past, Reason::StandbyEnded, steps);
     }
     let asked = handover::ask_everybody(seen);
@@ -266,46 +272,6 @@ fn silent(seen: &Observation, past: Past) -> Decision {
     let because = Reason::Busy(String::from("waiting for Postgres to answer"));
     let again = if spent { seen.now + Duration::from_secs(1) } else { since + budget };
     Decision::act(seen, past, because, asked).wake_by(again.min(seen.now + Duration::from_secs(1)))
-}
-
-/// A standby with the lease takes writes.
-fn promote(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
-    if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Promote { .. })) {
-        // A promotion whose end was not seen may still come: only a stopped server lets go safely.
-        let because = Reason::CannotStart(setback.what.clone());
-        return give_up(seen, past, because);
-    }
-    if !seen.store.reachable {
-        // Nothing becomes writable without a proof of the lease.
-        return Decision::wait(seen, past, Reason::StoreAwayLeaseHolds);
-    }
-    match failsafe::admitted(seen) {
-        Some(true) => {}
-        Some(false) => {
-            return release(seen, past, Reason::LeaseWithoutRight(Obstacle::OutsideFailsafe), None);
-        }
-        None => return Decision::wait(seen, past, Reason::PromoteWithLease),
-    }
-    entitled(seen, Past { checkpointed: None, intent: None, ..past }, epoch)
-}
-
-/// Promotes a standby under the lease, unless others may have acknowledged commits that it lacks.
-pub fn entitled(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
-    let view = seen.view();
-    let promote = claim::promotion(seen, &past, epoch);
-    match right::to_promote(seen, &view) {
-        Right::Has => Decision::act(seen, past, Reason::PromoteWithLease, promote),
-        Right::After(step) => {
-            let steps = [step].into_iter().chain(promote);
-            Decision::act(seen, past, Reason::PromoteWithLease, steps)
-        }
-        Right::Waits => Decision::wait(seen, past, Reason::PromoteWithLease),
-        Right::Asks => {
-            let asked = handover::ask_again(seen, Duration::from_secs(1));
-            Decision::act(seen, past, Reason::AskOthers, asked).wake_by(seen.now + Duration::from_millis(500))
-        }
-        Right::Refused(obstacle) => release(seen, past, Reason::LeaseWithoutRight(obstacle), None),
-    }
 }
 
 /// The everyday turn of a leader.

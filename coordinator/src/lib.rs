@@ -26,6 +26,7 @@ mod observation;
 mod offline;
 mod past;
 mod paused;
+mod promotion;
 mod reason;
 mod rejoin;
 mod replica;

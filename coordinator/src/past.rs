@@ -1,12 +1,12 @@
 //! What a node remembers between turns, and nothing else: everything here is
 //! made by one decision and read by the next.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use core::time::Duration;
 
 use config::NodeName;
-use dcs::{Epoch, Initialize, Lsn, Moment, Revision, Timeline};
+use dcs::{ClusterView, Epoch, Initialize, Lsn, Moment, Revision, SyncState, Timeline};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Task;
@@ -67,6 +67,15 @@ pub struct Past {
     pub went_on: Option<(Epoch, Moment)>,
     /// When the lease was last to be given back.
     pub released_at: Option<Moment>,
+    /// The last reign that the store told of.
+    #[serde(default)]
+    pub reign: Option<Epoch>,
+    /// Since when the store has not answered, and the last revision before; until it has told a later one, if that was long.
+    #[serde(default)]
+    pub away: Option<(Moment, Revision)>,
+    /// The members that the store listed before it was away for long, or lost its records.
+    #[serde(default)]
+    pub expected: BTreeSet<NodeName>,
     /// Since when the store has listed this node as a member.
     pub listed_since: Option<Moment>,
     /// Somebody led while the store listed this node: it knows the members, and they know it.
@@ -75,6 +84,9 @@ pub struct Past {
     pub weighed: Option<(Revision, Moment)>,
     /// The switchover that was tried and given up, until its key is cleared.
     pub abandoned: Option<Revision>,
+    /// The record of synchronous standbys that this leader replaced by one that names only it, until its server is promoted.
+    #[serde(default)]
+    pub superseded: Option<SyncState>,
     /// For whom commits wait, as this leader came to know it.
     pub in_force: Option<InForce>,
     /// What must be on the standbys before this leader lets clients in.
@@ -156,8 +168,12 @@ impl Past {
         }
         if let Some(view) = &seen.store.view {
             let listed = view.members.contains_key(&seen.me.name);
-            past.listed_since = listed.then(|| past.listed_since.unwrap_or(seen.now));
-            past.settled = listed && (past.settled || view.leader.is_some());
+            let known = past.still_known(seen, view);
+            past.listed_since = listed.then(|| past.listed_since.filter(|_| known).unwrap_or(seen.now));
+            past.settled = listed && (known && past.settled || view.leader.is_some());
+            if past.settled && past.away.is_none() {
+                past.expected = view.members.keys().cloned().collect();
+            }
             past.known |= matches!(view.initialize, Initialize::Done(_));
             past.timelines = past.timelines.max(claim::told(view, seen.lease.map(|held| held.epoch)));
             // Slots kept for members that an earlier leader saw last count from now.
@@ -178,6 +194,9 @@ impl Past {
             // The log of the next one may end elsewhere.
             past.closed = None;
         }
+        if seen.is_primary() || !seen.holds_lease() {
+            past.superseded = None;
+        }
         // What was begun as leader ends with the reign.
         if !seen.holds_lease() {
             past.intent = match past.intent {
@@ -188,6 +207,23 @@ impl Past {
             };
         }
         past
+    }
+
+    /// Whether the members that the store lists are those whom it listed before: not if it has lost its records, or has old
+    /// ones again, and not if it was away for so long that each has to be listed anew.
+    fn still_known(&mut self, seen: &Observation, view: &ClusterView) -> bool {
+        let kept = self.reign <= view.reign;
+        self.reign = view.reign;
+        let Some((since, revision)) = self.away else {
+            self.away = (!seen.store.reachable).then_some((seen.store.seen, view.revision));
+            return kept;
+        };
+        let short = seen.now.since(since) < seen.settings.ttl;
+        if seen.store.reachable && (short || view.revision > revision) {
+            self.away = None;
+            return kept && short;
+        }
+        kept
     }
 
     fn learn(&mut self, ended: &Outcome, epoch: Option<Epoch>) {
@@ -221,6 +257,7 @@ impl Past {
                 }
                 match &ended.task {
                     Task::Checkpoint => self.checkpointed = epoch,
+                    Task::Promote { .. } => self.superseded = None,
                     Task::FirstStart { .. } => {
                         self.bootstrapping = false;
                         self.checkpointed = epoch;

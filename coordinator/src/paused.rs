@@ -8,7 +8,7 @@ use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::sync::admission::{self, Verdict};
 use crate::sync::{leading, right};
-use crate::{claim, election, failsafe, handover, leader, replica};
+use crate::{claim, election, failsafe, handover, leader, promotion, replica};
 
 /// Decides while the cluster is paused.
 pub fn decide(seen: &Observation, past: Past) -> Decision {
@@ -37,7 +37,7 @@ fn leading(seen: &Observation, past: Past) -> Decision {
         let failed = past.failed(|task| matches!(task, Task::Promote { .. })).is_some();
         return match (epoch, seen.standby()) {
             (Some(epoch), Some(_)) if !failed && named == Some(seen.me.name.as_str()) => {
-                leader::entitled(seen, past, epoch)
+                promotion::entitled(seen, past, epoch)
             }
             _ => leader::release(seen, past, Reason::PausedReleaseLease, None),
         };

@@ -194,7 +194,7 @@ fn unsure(seen: &Observation, past: &mut Past, running: &Running, leaders: Timel
     seen.now.since(since) < IDLE
 }
 
-/// From whom a server on `timeline` may stream now. From nobody whom it does not follow already, before the histories are
+/// From whom a server on `timeline` may stream now. From nobody from whom it does not stream already, before the histories are
 /// compared, if the cluster's records do not tell its timeline: another leader may have made one of the
 /// same number since, and Postgres would replay the one after the other (F103).
 pub fn source(
@@ -206,7 +206,8 @@ pub fn source(
 ) -> Option<Upstream> {
     let wanted = upstream(seen, view, leader);
     let reign = view.leader.as_ref().map(|key| (leader.clone(), key.epoch));
-    let may = seen.postgres.upstream == wanted
+    let streams = seen.standby().is_some_and(|(_, standby)| standby.streaming);
+    let may = (streams && seen.postgres.upstream == wanted)
         || past.compared == reign
         || rejoin::recorded(view, timeline, &seen.switches);
     wanted.filter(|_| may)

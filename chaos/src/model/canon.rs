@@ -335,6 +335,7 @@ fn renumber_node(node: &mut Node, order: [u8; 3], to: &impl Fn(&mut Id)) {
         candidate.iter_mut().for_each(to);
     }
     memory.setback.iter_mut().for_each(|setback| renumber_work(&mut setback.work, to));
+    memory.superseded.iter_mut().for_each(|sync| renumber_sync(sync, order, to));
     if let Some((of, _)) = &mut memory.compared {
         to(of);
     }

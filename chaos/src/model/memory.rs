@@ -1,7 +1,7 @@
 //! [`Past`] as the model keeps it, and back.
 //!
 //! Left out is what no decision of the model depends on: `verdict` (it only words a reason), `flow`
-//! (`primary_race_backoff` is 0), `members_seen`, `slots_at` and `strangers` (no slots), `known`, `claim_returned`, `timelines` (the store loses nothing) and
+//! (`primary_race_backoff` is 0), `members_seen`, `slots_at` and `strangers` (no slots), `known`, `claim_returned`, `timelines` and `reign` (the store loses nothing), `away` and `expected` (they only make a candidate wait) and
 //! `bootstrapping` (the cluster exists), `went_on` (no failsafe mode), and of a failure what it said.
 
 use coordinator::sync::leading::InForce;
@@ -10,7 +10,7 @@ use dcs::{Epoch, Moment, Revision};
 
 use super::cast::Cast;
 use super::moment::NOW;
-use super::observe::{epoch, list, rev, revision, text};
+use super::observe::{epoch, list, record, rev, revision, synchronous, text};
 use super::state::{Force, Intent, Memory, Rev, Setback, Stamp, Work};
 use super::wal::{lsn, position};
 use super::work::{task, work};
@@ -55,6 +55,7 @@ pub fn past(memory: &Memory, cast: &Cast) -> Past {
         settled: memory.settled,
         weighed: memory.weighed.map(|(found, since)| (revision(found), since.moment())),
         abandoned: known_revision(memory.abandoned),
+        superseded: memory.superseded.map(|sync| synchronous(sync, cast)),
         in_force: memory.in_force.map(|force| InForce {
             epoch: epoch(force.epoch),
             text: text(force.names, cast),
@@ -105,6 +106,7 @@ pub fn memory(past: &Past, cast: &Cast) -> Option<Memory> {
         settled: past.settled,
         weighed: past.weighed.map(|(found, since)| (rev(found.0), Stamp::of(since))),
         abandoned: past.abandoned.map_or(0, |found| rev(found.0)),
+        superseded: past.superseded.as_ref().map(|sync| record(sync, 0, cast)),
         in_force: past.in_force.as_ref().map(|force| Force {
             epoch: rev(force.epoch.0),
             names: list(&force.text, cast),

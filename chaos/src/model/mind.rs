@@ -1,6 +1,6 @@
 //! What a daemon of the model keeps: its job, what others told it, what it remembers between turns. Plain data.
 
-use super::state::{Id, Names, Pos, Rev, Stamp};
+use super::state::{Id, Names, Pos, Rev, Stamp, Sync};
 
 /// A job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -115,6 +115,8 @@ pub struct Memory {
     pub weighed: Option<(Rev, Stamp)>,
     /// The switchover that was given up.
     pub abandoned: Rev,
+    /// The record that it replaced to lead alone.
+    pub superseded: Option<Sync>,
     /// For whom commits wait.
     pub in_force: Option<Force>,
 }

@@ -20,7 +20,7 @@ use super::cast::Cast;
 use super::moment::{NOW, TICK, TTL, ago};
 use super::planted::Fault;
 use super::state::{
-    Control as Ending, Daemon, Dir, Held, Names, Peer, Process, Record, Records, Rev, Said, State,
+    Control as Ending, Daemon, Dir, Held, Names, Peer, Process, Record, Records, Rev, Said, State, Sync,
 };
 use super::wal::lsn;
 use super::work;
@@ -68,6 +68,27 @@ pub fn list(text: &str, cast: &Cast) -> Names {
         Wait::For { names, count } => {
             Names::For { mask: cast.mask(&names), count: u8::try_from(count).unwrap_or(u8::MAX), any }
         }
+    }
+}
+
+/// A record of synchronous standbys.
+#[must_use]
+pub fn synchronous(sync: Sync, cast: &Cast) -> SyncState {
+    SyncState {
+        leader: Some(cast.name(usize::from(sync.leader)).to_string()),
+        quorum: u32::from(sync.quorum),
+        standbys: cast.names(sync.standbys).collect(),
+    }
+}
+
+/// A record of synchronous standbys as the model keeps it, as of this revision.
+#[must_use]
+pub fn record(sync: &SyncState, revision: Rev, cast: &Cast) -> Sync {
+    Sync {
+        leader: cast.id(sync.leader.as_deref().unwrap_or_default()),
+        quorum: u8::try_from(sync.quorum).unwrap_or(u8::MAX),
+        standbys: cast.mask(&sync.standbys),
+        revision,
     }
 }
 
@@ -123,14 +144,9 @@ pub fn view(records: &Records, cast: &Cast) -> ClusterView {
             },
             revision: revision(wished.revision),
         }),
-        sync: records.sync.map(|sync| Versioned {
-            value: SyncState {
-                leader: Some(named(sync.leader)),
-                quorum: u32::from(sync.quorum),
-                standbys: cast.names(sync.standbys).collect(),
-            },
-            revision: revision(sync.revision),
-        }),
+        sync: records
+            .sync
+            .map(|sync| Versioned { value: synchronous(sync, cast), revision: revision(sync.revision) }),
         history: Some(rows(records.timeline)),
         ..ClusterView::default()
     }

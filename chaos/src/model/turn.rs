@@ -11,7 +11,7 @@ use super::Model;
 use super::cast::Cast;
 use super::memory::{memory, past};
 use super::moment::NOW;
-use super::observe::{list, rev};
+use super::observe::{list, record, rev};
 use super::planted::Fault;
 use super::state::{
     Cut, Daemon, Dir, Held, Key, Law, Lineage, NODES, Peer, Process, Record, Said, State, Sync, Work,
@@ -202,12 +202,7 @@ impl Model {
 
     fn write_sync(&self, turn: &mut Turn<'_>, sync: &SyncState, guard: u8) -> Done {
         turn.online()?;
-        let record = Sync {
-            leader: turn.cast.id(sync.leader.as_deref().unwrap_or_default()),
-            quorum: u8::try_from(sync.quorum).unwrap_or(u8::MAX),
-            standbys: turn.cast.mask(&sync.standbys),
-            revision: guard,
-        };
+        let record = record(sync, guard, turn.cast);
         let found = turn.next.store.records.sync.map_or(0, |sync| sync.revision);
         if turn.loses() {
             turn.next.store.flight = Some(record);

@@ -175,6 +175,14 @@ impl World {
         }
     }
 
+    /// A switchover that was asked for before and comes soon, if somebody is there to carry it out.
+    fn impending(&self) -> Option<String> {
+        let asked = &self.store.failover.as_ref()?.value;
+        let due = asked.scheduled_at.as_ref().and_then(|at| at.parse().ok()).unwrap_or(0_u64);
+        let soon = due < self.now.0 / 1_000_000_000 + 60 && asked.leader.is_some();
+        (soon && self.store.leader.is_some()).then(|| "a switchover is still to come".to_owned())
+    }
+
     /// Ends all faults; from then on the cluster must come together within `bound`.
     pub fn converge(&mut self, bound: Duration) {
         self.end_faults();
@@ -182,7 +190,7 @@ impl World {
             self.nodes.values().filter(|node| ends(node)).map(|node| node.name.clone()).collect();
         let mut left = bound;
         let step = Duration::from_millis(500);
-        while let Some(why) = self.unwell() {
+        while let Some(why) = self.unwell().or_else(|| self.impending()) {
             if left.is_zero() {
                 self.broken(format!("the cluster has not come together within {} s: {why}", bound.as_secs()));
                 return;

@@ -55,7 +55,7 @@ impl World {
         let due: Vec<Question> =
             self.daemon(name).questions.extract_if(.., |question| question.due <= now).collect();
         for Question { who, given, .. } in &due {
-            let said = self.answer_leave(name, who, given.span);
+            let said = self.answer_leave(name, who, given);
             let local = self.clock(name);
             let leave = self.daemon(name).leaves.entry(who.clone());
             let leave = leave.or_insert(Leave { asked: local, open: false, said: said.clone(), given: None });
@@ -67,9 +67,9 @@ impl World {
         !due.is_empty()
     }
 
-    fn answer_leave(&mut self, leader: &NodeName, who: &NodeName, span: Duration) -> Said {
+    fn answer_leave(&mut self, leader: &NodeName, who: &NodeName, asked: &Given) -> Said {
         let heard = self.passes(Kind::Rest, leader, who) && self.nodes[who].stopped.daemon.is_none();
-        let until = self.clock(who) + span;
+        let until = self.clock(who) + asked.span;
         let node = self.node(who);
         let Some(daemon) = node.daemon.as_ref().filter(|_| heard) else { return Said::Nothing };
         if daemon.held.is_some() || node.server.writable() {
@@ -77,6 +77,9 @@ impl World {
         }
         if !daemon.settings.failsafe_mode {
             return Said::Refused("its failsafe mode is off".into());
+        }
+        if daemon.view.as_ref().is_some_and(|view| view.epoch() > asked.epoch) {
+            return Said::Refused("there is a later leader".into());
         }
         node.promise = Some(Promise { leader: leader.clone(), until });
         Said::Promised
@@ -146,7 +149,7 @@ impl World {
         let unaware = |name: &&NodeName| {
             self.nodes.get(*name).is_some_and(|node| node.server.writable()) && !self.connected(name)
         };
-        match record.clone().filter(unaware).next() {
+        match record.clone().find(unaware) {
             Some(writer) if record.clone().all(|name| name.as_str() != named) => {
                 Err(format!("a person sees that {writer} still takes writes"))
             }

@@ -7,12 +7,12 @@ use config::NodeName;
 use coordinator::Process;
 use dcs::{Epoch, Initialize, Leader};
 
-use super::World;
 use super::chance::Stream;
 use super::network::Kind;
 use super::script::{duration, position};
 use super::stopped::Stopped;
 use super::verbs::{Done, known};
+use super::{WATCH, World};
 
 /// How long an election of the store's own leader lasts, at most.
 const ELECTION: u64 = 2500;
@@ -38,9 +38,7 @@ impl World {
                 Err(why) => return Some(Err(why)),
             },
             ["store", "late", millis] => self.store.slow = millis.parse().unwrap_or(0),
-            ["store", "watches-lag", span] => {
-                self.store.watch_delay = duration(span).unwrap_or_default();
-            }
+            ["store", "watches-lag", span] => self.watches_lag(duration(span).unwrap_or_default()),
             ["store-clock", thousandths] => self.store.fast = thousandths.parse().unwrap_or(0),
             ["store", "saved"] => self.store.save(),
             ["store", "restored"] => {
@@ -109,7 +107,7 @@ impl World {
                 let text = names.join(" ");
                 let server = &mut self.node(name).server;
                 if server.writable() {
-                    server.names = text;
+                    (server.names, server.by_hand) = (text, true);
                     self.hit("F132");
                 }
             }
@@ -211,20 +209,32 @@ impl World {
             return;
         };
         let slept = now.since(since);
-        let led = node.daemon.as_ref().is_some_and(|daemon| daemon.held.is_some());
+        let held = node.daemon.as_ref().and_then(|daemon| daemon.held);
+        let led = held.is_some();
         if clock_too {
             let node = self.node(name);
             node.clock.ahead -= i64::try_from(slept.as_nanos()).unwrap_or(0);
             if let Some(fires) = node.fencer.as_mut().and_then(|fencer| fencer.fires.as_mut()) {
                 *fires = *fires + slept;
             }
-            // No clock of the host can tell (reliability 6.3).
-            self.excuse(self.store.longest());
+            // No clock of the host can tell (reliability 6.3): it goes on for as long as its lease had left.
+            let left = held.map_or(Duration::ZERO, |held| held.hard.since(self.clock(name)));
+            self.excuse(self.store.longest().max(left) + Duration::from_millis(200));
             self.hit("F41");
         } else if led && slept >= self.store.settings.ttl {
             self.hit("F40");
         } else if led && slept <= Duration::from_secs(2) {
             self.hit("F44");
+        }
+    }
+
+    /// From now on watches tell so late; one that lags less than before tells what it has at once.
+    pub(super) fn watches_lag(&mut self, span: Duration) {
+        let (late, now) = (span < self.store.watch_delay, self.now);
+        self.store.watch_delay = span;
+        for daemon in self.nodes.values_mut().filter_map(|node| node.daemon.as_mut()).filter(|_| late) {
+            daemon.view_due = daemon.view_due.map(|due| due.min(now + WATCH));
+            daemon.taken.clear();
         }
     }
 

@@ -71,8 +71,9 @@ impl World {
     /// Nothing of the instance goes on.
     pub(super) fn shoot(&mut self, name: &NodeName, who: &str) {
         let node = self.node(name);
-        let promoting =
-            node.daemon.as_ref().and_then(|daemon| daemon.job.as_ref()).is_some_and(|(job, _)| {
+        // Also one whose daemon is gone.
+        let promoting = node.server.promotes.is_some()
+            || node.daemon.as_ref().and_then(|daemon| daemon.job.as_ref()).is_some_and(|(job, _)| {
                 matches!(
                     job.task,
                     Task::Promote { .. } | Task::RestartInPlace { .. } | Task::FirstStart { .. }

@@ -182,6 +182,8 @@ pub struct Server {
     pub doomed: Option<String>,
     /// Somebody streams under the name of this member.
     pub stranger: Option<String>,
+    /// A person has changed for whom commits wait.
+    pub by_hand: bool,
     /// By how many bytes what it says it has on disk lags.
     pub slack: u64,
     /// Commits that nobody was told of yet.
@@ -218,6 +220,7 @@ impl Default for Server {
             promotes: None,
             doomed: None,
             stranger: None,
+            by_hand: false,
             slack: 0,
             waiting: Vec::new(),
             closed: false,

@@ -63,6 +63,7 @@ impl World {
             let now = self.now;
             let server = &mut self.node(name).server;
             let old = std::mem::replace(&mut server.names, text.clone());
+            server.by_hand = false;
             server.stragglers.push((now + STRAGGLER, old));
             self.soon(name);
             return Ok(());
@@ -146,29 +147,35 @@ impl World {
                 .map(|text| if ignored { Wait::Nobody } else { names::read(text) })
                 .collect();
             let senders = self.senders(name);
-            let has = |standby: &String, wal: &Wal| {
-                senders.iter().any(|sender| sender.is_for(standby) && sender.flushed >= Some(Lsn(wal.end)))
+            let has = |standby: &String, wal: &Wal, strangers: bool| {
+                senders
+                    .iter()
+                    .filter(|sender| strangers || sender.pid != STRANGER)
+                    .any(|sender| sender.is_for(standby) && sender.flushed >= Some(Lsn(wal.end)))
             };
-            let enough = |wal: &Wal| {
+            let enough = |wal: &Wal, strangers: bool| {
                 lists.iter().any(|list| match list {
                     Wait::Nobody | Wait::Foreign => true,
                     Wait::Forever => false,
                     Wait::For { names, count } => {
-                        names.iter().filter(|standby| has(standby, wal)).count() >= *count
+                        names.iter().filter(|standby| has(standby, wal, strangers)).count() >= *count
                     }
                 })
             };
-            let (done, waiting) = server.waiting.clone().into_iter().partition(|wal| enough(wal));
-            self.node(name).server.waiting = waiting;
+            let (done, waiting) = server.waiting.clone().into_iter().partition(|wal| enough(wal, true));
             let done: Vec<Wal> = done;
+            // What only a stranger has acknowledged, in the moment before it is ended, is not kept (F133), nor what a list of
+            // somebody's own let pass before the record could follow (F132).
+            let kept: Vec<bool> = done.iter().map(|wal| enough(wal, false) && !server.by_hand).collect();
+            self.node(name).server.waiting = waiting;
             let promises = self.store.settings.synchronous_mode != SynchronousMode::Off
                 && self
                     .store
                     .sync
                     .as_ref()
                     .is_some_and(|sync| sync.value.leader.as_deref() == Some(name.as_str()));
-            for log in &done {
-                self.told(name, log, promises);
+            for (log, kept) in done.iter().zip(kept) {
+                self.told(name, log, promises && kept);
             }
         }
     }

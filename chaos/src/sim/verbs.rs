@@ -299,7 +299,8 @@ impl World {
         self.deaf.clear();
         self.kinds.clear();
         self.store_returns();
-        (self.store.full, self.store.slow, self.store.watch_delay) = (false, 0, Duration::ZERO);
+        self.watches_lag(Duration::ZERO);
+        (self.store.full, self.store.slow) = (false, 0);
         if self.store.settings.pause {
             // As a resume.
             self.excuse(self.store.longest());

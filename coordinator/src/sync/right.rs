@@ -8,7 +8,9 @@ use dcs::{ClusterView, Failover, SyncState};
 use super::leading;
 use crate::decision::Step;
 use crate::eligible::Obstacle;
+use crate::local::{Data, Process};
 use crate::observation::{Asked, Observation};
+use crate::past::Past;
 use crate::slots::is_true;
 
 /// How old an answer may be by which a node that holds the lease already judges itself.
@@ -121,6 +123,21 @@ pub fn to_promote(seen: &Observation, view: &ClusterView) -> Right {
         }
         None => Right::After(leading::alone(seen, guard)),
     }
+}
+
+/// The record that this node replaced to lead alone, to be put back: its server was never promoted, so that nobody has
+/// acknowledged anything since, and who could lead before still can.
+#[must_use]
+pub fn put_back(seen: &Observation, past: &Past) -> Option<Step> {
+    let (before, view) = (past.superseded.as_ref()?, seen.view());
+    // Postgres removes the signal before it takes its first write.
+    let unpromoted = matches!(&seen.data, Data::Present(control) if control.standby_signal);
+    if !unpromoted || seen.postgres.process != Process::Gone || leading::behind(seen, &view) {
+        return None;
+    }
+    let alone = leading::mine(seen, &view)?;
+    let differs = alone.value != *before;
+    differs.then(|| Step::WriteSync { sync: before.clone(), guard: Some(alone.revision) })
 }
 
 /// Whether some member of the record has not been asked, or not answered, lately.
