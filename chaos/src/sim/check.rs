@@ -178,8 +178,10 @@ impl World {
     /// A switchover that was asked for before and comes soon, if somebody is there to carry it out.
     fn impending(&self) -> Option<String> {
         let asked = &self.store.failover.as_ref()?.value;
-        let due = asked.scheduled_at.as_ref().and_then(|at| at.parse().ok()).unwrap_or(0_u64);
-        let soon = due < self.now.0 / 1_000_000_000 + 60 && asked.leader.is_some();
+        let due: u64 = asked.scheduled_at.as_ref()?.parse().ok()?;
+        let now = self.now.0 / 1_000_000_000;
+        // One whose time has passed long ago is for a leader that is gone.
+        let soon = (now.saturating_sub(5)..now + 60).contains(&due);
         (soon && self.store.leader.is_some()).then(|| "a switchover is still to come".to_owned())
     }
 

@@ -217,7 +217,11 @@ fn postgres(roll: u64, node: &str, other: &str, dice: &mut Dice) -> String {
 fn operators(roll: u64, node: &str, dice: &mut Dice) -> String {
     match roll {
         0 => "switchover".to_owned(),
-        1 | 2 => format!("switchover {node}"),
+        1 => format!("switchover {node}"),
+        2 => {
+            let slow = "slow @leader handover 5s\nswitchover\nawait handover 10s\nkill-daemon @handover";
+            format!("{slow}\nwait {}s\n{ALL_START}", dice.roll(20))
+        }
         3 => format!("failover {node}"),
         4 => format!("switchover {node} in {}s", dice.roll(30)),
         5 => format!("restart {node}"),
@@ -225,7 +229,10 @@ fn operators(roll: u64, node: &str, dice: &mut Dice) -> String {
         7 => format!("stop {node}\nwait {}s\nstart {node}", dice.roll(20)),
         8 => format!("leave {node}\nwait {}s\nstart {node}", dice.roll(20)),
         9 => "pause".to_owned(),
-        10 => "resume".to_owned(),
+        10 => format!(
+            "pause\nwait 3s\npartition @leader\nwait 40s\nfailover {node}\nwait {}s\nresume",
+            dice.roll(9)
+        ),
         _ => "resume\nwait 2s".to_owned(),
     }
 }
