@@ -189,9 +189,7 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
         return give_up(seen, past, Reason::CannotStart(String::from(RESTORED)));
     }
     if control.standby_signal {
-        let start = Step::Begin(Task::StartStandby { upstream: None });
-        let steps = right::put_back(seen, &past).into_iter().chain([start]);
-        return Decision::act(seen, past, Reason::StandbyEnded, steps);
+        return standby_ended(seen, past);
     }
     let asked = handover::ask_everybody(seen);
     if too_slow(seen, control) {
@@ -225,6 +223,13 @@ fn ended(seen: &Observation, past: Past, epoch: Epoch) -> Decision {
     };
     let steps = [Step::Begin(start)].into_iter().chain(asked);
     Decision::act(seen, past, because, steps)
+}
+
+/// It ended before it was promoted: whoever could lead before still can.
+fn standby_ended(seen: &Observation, past: Past) -> Decision {
+    let start = Step::Begin(Task::StartStandby { upstream: None });
+    let steps = right::put_back(seen, &past).into_iter().chain([start]);
+    Decision::act(seen, past, Reason::StandbyEnded, steps)
 }
 
 /// How long a start where it was may take, by estimate or in fact, while somebody else has all of the
