@@ -107,6 +107,16 @@ impl World {
         self.tell_fencer(name, sent, granted.hard);
     }
 
+    /// Who let the lease go gives the promises back; whoever does not hear of it is free when its promise ends.
+    pub(super) fn give_promises_back(&mut self, name: &NodeName) {
+        for other in self.names().iter() {
+            let hears = self.nodes[other].daemon.is_some() && self.nodes[other].stopped.daemon.is_none();
+            if hears && self.passes(Kind::Rest, name, other) {
+                self.node(other).promise.take_if(|promise| promise.leader == *name);
+            }
+        }
+    }
+
     /// Until when a leader whose key is gone, and nobody else's, goes on.
     pub(super) fn leave_ends(&mut self, name: &NodeName) -> Moment {
         let vacant = self.store.leader.is_none();

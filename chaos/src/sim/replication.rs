@@ -66,7 +66,7 @@ impl World {
             theirs.switches().iter().any(|(past, at)| *past == own && Lsn(mine.end) <= *at)
         };
         let twins = possible && !mine.is_part_of(theirs);
-        let unwatched = self.nodes[name].stopped.daemon.is_some();
+        let unwatched = self.nodes[name].stopped.daemon.is_some() || self.nodes[name].daemon.is_none();
         if twins && !(self.law.forgot && (unwatched || mine.is_like(theirs))) {
             let from = from.clone();
             self.broken(format!("{name} streams from {from}, and their histories are not the same"));

@@ -321,6 +321,7 @@ impl World {
             && leader.epoch == held.epoch
         {
             self.store.leader = None;
+            self.give_promises_back(name);
             if position.is_some() {
                 self.store.status.optime = position;
             }
