@@ -110,10 +110,12 @@ impl World {
         if self.law.promised.is_empty() && !self.law.losing {
             return;
         }
+        // A key that somebody else wrote for it makes no leader.
         let leading = self.nodes.values().find(|node| {
+            let epoch = node.daemon.as_ref().and_then(|daemon| daemon.held).map(|held| held.epoch);
             node.server.writable()
                 && node.daemon.as_ref().is_some_and(|daemon| daemon.leads(node.clock.shows(self.now)))
-                && self.store.leader.as_ref().is_some_and(|leader| leader.name == node.name)
+                && self.store.leader.as_ref().is_some_and(|leader| Some(leader.epoch) == epoch)
         });
         let Some(node) = leading else { return };
         let Some(wal) = node.server.dir.as_ref().map(|dir| dir.wal.clone()) else { return };
