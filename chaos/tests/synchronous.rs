@@ -168,7 +168,10 @@ async fn rows_for_a_client(cluster: &Cluster, of: &Node) -> anyhow::Result<Resul
 /// A commit that waits on a leader without standbys, whose postmaster then dies; returns the leader once its server
 /// answers again, and the timeline of before.
 async fn crashed_while_a_commit_waits(cluster: &Cluster) -> (&Node, String) {
-    let (leader, replicas) = cluster.roles().await.unwrap();
+    let (leader, mut replicas) = cluster.roles().await.unwrap();
+    // The synchronous standby goes last: while it is gone and the other is not, only the leader may lead, and it need hide nothing.
+    let standbys = wait_standbys(cluster, 1).await;
+    replicas.sort_by_key(|replica| standbys.contains(&replica.name));
     for sql in [
         "drop table if exists unseen",
         "create table unseen (id int)",
