@@ -159,7 +159,7 @@ fn disks(roll: u64, node: &str, dice: &mut Dice) -> String {
         4 | 5 => rewind_and("kill @leader", dice),
         6 => format!("unreadable {node}\nwait {}s\nreadable {node}", dice.roll(30)),
         7 => format!("kill {node}\nrestore {node} from @leader\nwait {}s\nstart {node}", dice.roll(5)),
-        // In a synchronous mode nobody else may lead after such a promotion: only people can help.
+        // In a synchronous mode only people can help if the daemon dies, too, before it has put the record back.
         8 => format!(
             "set synchronous_mode=off\nwait 3s\ntorn n2\nkill @leader\nwait {}s\n{ALL_START}",
             dice.roll(90)
