@@ -22,6 +22,7 @@ pub mod promise;
 pub mod relay;
 pub mod replay;
 pub mod report;
+pub mod segments;
 pub mod setup;
 pub mod shared;
 pub mod sim;

@@ -7,11 +7,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
 
+use crate::segments::Made;
 use crate::user::RunAs;
 
 /// The variable that marks every process of a cluster with its directory.
@@ -62,10 +63,15 @@ pub fn signal(pid: i32, signal: Signal) {
 /// Every process that belongs to a directory, this one excepted.
 #[must_use]
 pub fn within(dir: &Path) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| *pid != own && !is_zombie(*pid) && belongs(*pid, dir)).collect()
+    all().into_iter().filter(|pid| *pid != own && !is_over(*pid) && belongs(*pid, dir)).collect()
+}
+
+/// Every process that this one can see.
+#[must_use]
+pub fn all() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).collect()
 }
 
 fn belongs(pid: i32, dir: &Path) -> bool {
@@ -83,7 +89,9 @@ fn belongs(pid: i32, dir: &Path) -> bool {
     })
 }
 
-fn is_zombie(pid: i32) -> bool {
+/// Whether a process has ended, collected by its parent or not.
+#[must_use]
+pub fn is_over(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z') || rest.starts_with('X'))
 }
@@ -103,7 +111,7 @@ pub fn kill_within(dir: &Path) {
 }
 
 /// Blocks this thread: for clean-up, which may run where no runtime is left.
-fn pause(span: Duration) {
+pub fn pause(span: Duration) {
     std::thread::park_timeout(span);
 }
 
@@ -162,8 +170,11 @@ impl Drop for Reaped {
 
 /// The reaper's life: waits for the end of stdin, then cleans up.
 pub fn reap(dir: &Path) {
+    let started = SystemTime::now();
     let _until_closed = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    let made = Made::in_cluster(dir, started);
     kill_within(dir);
+    made.remove_unused();
     if std::env::var_os("MATRIARCH_CHAOS_KEEP").is_none() {
         remove(dir);
     }

@@ -1,5 +1,6 @@
 //! The harness itself, shown on a cluster of the real Patroni: what it can see, break and judge.
 
+use std::path::Path;
 use std::time::Duration;
 
 use chaos::{Cluster, Program, Spec, Workload};
@@ -28,6 +29,21 @@ async fn a_cluster_of_patroni_fails_over_and_leaves_nothing_behind() {
     let verdict = workload.verdict(next.postgres).await.unwrap();
     assert!(verdict.acked > 100 && verdict.phantom.is_empty(), "{verdict:?}");
 
+    let segments = segments(&dir);
+    assert!(segments.len() >= 3, "each server has one: {segments:?}");
     drop(cluster);
     assert!(!dir.exists() && chaos::process::within(&dir).is_empty());
+    let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    let left: Vec<_> =
+        segments.iter().filter(|id| table.split_whitespace().any(|word| word == *id)).collect();
+    assert!(left.is_empty(), "System V segments of killed servers are still there: {left:?}");
+}
+
+/// The System V segments of a cluster's servers, by the seventh line of their `postmaster.pid`: key and identifier.
+#[allow(clippy::unwrap_used, reason = "a panic is a failed test, in its helpers too")]
+fn segments(dir: &Path) -> Vec<String> {
+    let nodes = std::fs::read_dir(dir).unwrap().flatten();
+    let files =
+        nodes.filter_map(|node| std::fs::read_to_string(node.path().join("data/postmaster.pid")).ok());
+    files.filter_map(|file| Some(file.lines().nth(6)?.split_whitespace().nth(1)?.to_owned())).collect()
 }
