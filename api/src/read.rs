@@ -42,6 +42,7 @@ pub fn patroni(status: &NodeStatus, now: Moment) -> String {
     let mut patroni = Object::new();
     patroni.text("version", PATRONI_VERSION).text("scope", &status.scope).text("name", status.name.as_str());
     patroni.text("matriarch", MATRIARCH_VERSION);
+    patroni.number("known_timeline", status.known_timeline.0);
     out.raw("patroni", &patroni.finish());
     if let Some(Value::Object(restart)) = &status.scheduled_restart {
         let mut restart = restart.clone();

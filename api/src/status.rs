@@ -189,6 +189,8 @@ pub struct NodeStatus {
     pub failsafe_until: Option<Moment>,
     /// A watchdog is required and cannot be used.
     pub watchdog_failed: bool,
+    /// The highest timeline of which the store has told.
+    pub known_timeline: Timeline,
     /// Largest lag with which a replica is ready, in bytes (`maximum_lag_on_failover`).
     pub maximum_lag: u64,
     /// When the last turn of the node ended.
@@ -232,6 +234,7 @@ impl NodeStatus {
             loop_wait: Duration::from_secs(10),
             failsafe_until: None,
             watchdog_failed: false,
+            known_timeline: Timeline(0),
             maximum_lag: 1_048_576,
             last_turn: Moment::default(),
             why: Why::default(),

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -115,6 +115,33 @@ impl Etcd {
                 *child = None;
             }
         }
+    }
+
+    /// Copies what the members have on their disks, as a backup. None may run.
+    ///
+    /// # Errors
+    /// When a copy fails.
+    pub async fn save(&self) -> anyhow::Result<()> {
+        self.each("cp", &["-a", "data", "saved"]).await
+    }
+
+    /// Puts that backup back in the place of what is there. None may run.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn put_back(&self) -> anyhow::Result<()> {
+        self.each("mv", &["data", "newer"]).await?;
+        self.each("mv", &["saved", "data"]).await
+    }
+
+    /// Runs a program in the directory of each member.
+    async fn each(&self, program: &str, args: &[&str]) -> anyhow::Result<()> {
+        for member in &self.members {
+            let mut command = Command::new(program);
+            command.args(args).current_dir(&member.dir);
+            process::run(command, Duration::from_secs(30)).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the store answers a linearizable read.

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
@@ -170,7 +170,8 @@ impl Drop for Reaped {
 
 /// The reaper's life: waits for the end of stdin, then cleans up.
 pub fn reap(dir: &Path) {
-    let started = SystemTime::now();
+    // It was made a moment ago.
+    let started = std::fs::metadata(dir).and_then(|made| made.modified()).unwrap_or(UNIX_EPOCH);
     let _until_closed = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     let made = Made::in_cluster(dir, started);
     kill_within(dir);

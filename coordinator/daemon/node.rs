@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::client::Client;
 use api::command::{Asked, Reply};
 use api::status::{NodeStatus, Strangers};
-use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, Step, SyncWrites, Task, Wish, decide};
+use coordinator::{Decision, LeaderHistory, Outcome, Past, Request, SyncWrites, Task, Wish, decide};
 use dcs::{Dcs, Lsn, Moment, Seen};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -27,6 +27,7 @@ use crate::peers::Peers;
 use crate::postgres::parameters::{Catalog, Waiting};
 use crate::postgres::{Paths, process};
 use crate::recorder::Recorder;
+use crate::remembered::Remembered;
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::task::Gain;
@@ -54,6 +55,7 @@ pub struct Node {
     pub(crate) seen: watch::Receiver<Seen>,
     pub(crate) status: watch::Sender<Arc<NodeStatus>>,
     pub(crate) past: Past,
+    remembered: Remembered,
     pub(crate) ended: Option<Outcome>,
     pub(crate) ending: Option<Wish>,
     pub(crate) requests: BTreeMap<u64, (Request, oneshot::Sender<Reply>)>,
@@ -147,6 +149,7 @@ impl Node {
     /// Puts a node together; nothing runs yet.
     pub fn new(parts: Parts) -> Self {
         let document = publish::cached_document(&parts.settings.paths);
+        let remembered = Remembered::load(&parts.settings.paths);
         Self {
             settings: parts.settings,
             dcs: parts.dcs,
@@ -159,7 +162,8 @@ impl Node {
             failsafe: Failsafe::new(parts.promises, parts.client),
             seen: parts.seen,
             status: parts.status,
-            past: Past::default(),
+            past: Past { store: remembered.known(), ..Past::default() },
+            remembered,
             ended: None,
             ending: None,
             requests: BTreeMap::new(),
@@ -265,6 +269,7 @@ impl Node {
         let decision = decide(&observation, &self.past);
         self.ended = None;
         let past = std::mem::replace(&mut self.past, decision.past.clone());
+        self.remembered.keep(self.past.store);
         self.wake = decision.wake;
         self.say(&decision, observation.now);
         let obstacles = coordinator::obstacles(&observation);
@@ -309,23 +314,6 @@ impl Node {
             },
             () = self.look.notified() => {}
             () = self.alarm.at(wake) => self.idle = Moment::now() < self.wake,
-        }
-    }
-
-    /// A reason is logged when it changes, and once per `loop_wait`, as Patroni does (P279).
-    fn say(&mut self, decision: &Decision, now: Moment) {
-        let changed = self.last.as_ref().is_none_or(|last| last.because != decision.because);
-        if changed || now.since(self.said) >= self.settings.cluster.loop_wait {
-            let progress = self.jobs.progress();
-            let refuses = decision.steps.iter().any(|step| matches!(step, Step::Exit { code } if *code != 0));
-            match progress.total {
-                _ if refuses => tracing::error!(target: logs::CRITICAL, "{}", decision.because),
-                0 => tracing::info!("{}", decision.because),
-                total => {
-                    tracing::info!("{} ({} of {} MB)", decision.because, progress.done >> 20, total >> 20);
-                }
-            }
-            self.said = now;
         }
     }
 

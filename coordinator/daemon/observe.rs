@@ -54,6 +54,7 @@ impl Node {
             lease: tenure.held,
             released: tenure.released,
             arrival: tenure.arrival,
+            restored: None,
             postgres,
             data,
             job: self.jobs.running(),

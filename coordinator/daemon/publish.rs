@@ -186,6 +186,7 @@ impl Node {
             strangers: self.strangers,
             failsafe_until: self.failsafe.until(tenure.leading().map(|held| held.epoch)),
             watchdog_failed: self.keeper.flags.fence.unwatched().is_some(),
+            known_timeline: self.past.store.timeline,
             ..NodeStatus::unknown(self.settings.node.scope.clone(), self.settings.node.name.clone())
         }
     }

@@ -25,7 +25,8 @@ pub fn promotion(seen: &Observation, past: &Past, epoch: Epoch) -> Vec<Step> {
 
 /// Taking the free lease, and with it a timeline: a leader that dies right after its promotion has told nobody.
 pub fn acquire(seen: &Observation, past: &Past) -> Step {
-    let used = used(seen, past, None);
+    // Whoever knows of a later one must see that this reign comes after it.
+    let used = used(seen, past, None).max(past.store.timeline);
     let timeline = if seen.is_primary() { used } else { Timeline(used.0.saturating_add(1)) };
     Step::Acquire(Claim { after: seen.view().claimed, timeline })
 }

@@ -5,12 +5,16 @@ use crate::local::Process;
 use crate::observation::{Observation, Standing, Wish};
 use crate::past::Past;
 use crate::reason::Reason;
-use crate::{busy, election, failsafe, leader, moving, offline, paused, replica, request};
+use crate::{busy, election, failsafe, leader, moving, offline, paused, replica, request, restored};
 
 /// Decides what this node does next.
 #[must_use]
 pub fn decide(seen: &Observation, past: &Past) -> Decision {
-    let decision = failsafe::honour(seen, judge(seen, past.remember(seen)));
+    let past = past.remember(seen);
+    let restored = past.store.restored();
+    let told = restored.map(|_| Observation { restored, ..seen.clone() });
+    let seen = told.as_ref().unwrap_or(seen);
+    let decision = failsafe::honour(seen, judge(seen, past));
     let decision = match request::due(seen) {
         Some(due) => decision.wake_by(due),
         None => decision,
@@ -45,6 +49,7 @@ fn judge(seen: &Observation, past: Past) -> Decision {
         Standing::Paused => paused::decide(seen, past),
         Standing::Mine => leader::decide(seen, past),
         Standing::Orphaned => leader::adopt(seen, past),
+        Standing::Theirs(name) if restored::by_old_key(seen, &seen.view()) => replica::hold(seen, past, name),
         Standing::Theirs(name) => replica::decide(seen, past, &name),
         Standing::Vacant => election::decide(seen, past),
         Standing::Moving(to) => moving::decide(seen, past, to),

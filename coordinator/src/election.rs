@@ -13,7 +13,7 @@ use crate::observation::{Asked, Observation};
 use crate::past::Past;
 use crate::reason::Reason;
 use crate::sync::right;
-use crate::{claim, failsafe, fresh};
+use crate::{claim, failsafe, fresh, restored};
 
 /// How long a peer's answer is used before it is asked again.
 pub const STALE: Duration = Duration::from_secs(1);
@@ -101,7 +101,9 @@ fn still_primary(seen: &Observation, past: Past, view: &ClusterView) -> Decision
     let timeline = seen.postgres.running.as_ref().map(|running| running.timeline).unwrap_or_default();
     let succeeded =
         right::record(seen, view).is_some_and(|record| !right::names(record, seen.me.name.as_str()));
-    if timeline < view.timeline() || !seen.me.withheld.is_empty() || succeeded {
+    // A store that was emptied tells of nobody.
+    let led_before = seen.restored.is_some_and(|restored| !restored.led_last && restored.old.reign.is_some());
+    if timeline < view.timeline() || !seen.me.withheld.is_empty() || succeeded || led_before {
         return crate::replica::step_down(seen, past, Reason::LeaseLost);
     }
     // Somebody may have led meanwhile and left no other trace (F51): the others know.
@@ -125,7 +127,8 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     let failover = asked_for_now(seen, view);
     let named = failover.and_then(|failover| failover.candidate.as_deref());
     let for_me = named == Some(seen.me.name.as_str());
-    if let Some(obstacle) = own_obstacle(seen, view, for_me) {
+    let outdated = restored::obstacle(seen, view, None);
+    if let Some(obstacle) = outdated.or_else(|| own_obstacle(seen, view, for_me)) {
         return Decision::wait(seen, past, Reason::NotEligible(obstacle));
     }
     if let Some(setback) = past.waits(seen.now, |task| matches!(task, Task::Promote { .. })) {
@@ -158,6 +161,7 @@ fn race(seen: &Observation, past: Past, view: &ClusterView) -> Decision {
     let patient = past.vacant_since.is_some_and(|since| seen.now.since(since) < seen.settings.ttl);
     let verdict = manual(seen, view, failover)
         .filter(|_| patient)
+        .or_else(|| restored::outdated(seen, &past, view).map(Reason::NotEligible))
         .or_else(|| better_placed(seen, view).map(Reason::NotEligible))
         .or_else(|| right::votes(seen, view).map(Reason::NotEligible));
     let past = Past { verdict: verdict.clone(), ..past };

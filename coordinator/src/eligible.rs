@@ -77,6 +77,8 @@ pub enum Obstacle {
         /// Whose standbys they are.
         leader: String,
     },
+    /// The store has old records again, and this node did not lead last.
+    OldRecords,
     /// Too few of the synchronous standbys have said that they have nothing more.
     TooFewVotes {
         /// How many have.
@@ -125,6 +127,9 @@ impl fmt::Display for Obstacle {
             Self::NotSynchronous { leader } => write!(
                 f,
                 "it is no synchronous standby of {leader} and may lack commits; to accept their loss, fail over to it by name (matriarchctl failover)"
+            ),
+            Self::OldRecords => f.write_str(
+                "the store has old records again (a backup of it was put back), so nobody knows who has every commit but the member that led last: start that one, or name another and accept the loss (matriarchctl failover)",
             ),
             Self::TooFewVotes { votes, quorum } => write!(
                 f,

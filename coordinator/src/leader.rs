@@ -16,10 +16,10 @@ use crate::rejoin::ran_as_standby;
 use crate::sync::admission::{self, Verdict};
 use crate::sync::leading;
 use crate::sync::right;
-use crate::{failsafe, handover, promotion, slots};
+use crate::{election, failsafe, handover, promotion, restored, slots};
 
 /// Decides while the lease is held.
-pub fn decide(seen: &Observation, past: Past) -> Decision {
+pub fn decide(seen: &Observation, mut past: Past) -> Decision {
     let Some(epoch) = seen.lease.map(|held| held.epoch) else {
         return Decision::wait(seen, past, Reason::LeaseLost);
     };
@@ -49,6 +49,13 @@ pub fn decide(seen: &Observation, past: Past) -> Decision {
             return Decision::act(seen, past, Reason::FoundCluster, steps);
         }
         Data::Present(_) => {}
+    }
+    let known = seen.postgres.process == Process::Gone || seen.postgres.running.is_some();
+    if known
+        && !seen.is_primary()
+        && let Some(decision) = doubted(seen, &mut past)
+    {
+        return decision;
     }
     match (seen.postgres.process, &seen.postgres.running) {
         (Process::Gone, _) => ended(seen, past, epoch),
@@ -93,7 +100,7 @@ pub fn adopt(seen: &Observation, past: Past) -> Decision {
         matches!(record.role.as_str(), "primary" | "master") && !record.checkpoint_pending
     });
     let checkpointed = if settled { Some(leader.epoch) } else { past.checkpointed };
-    let past = Past { checkpointed, ..past };
+    let past = Past { checkpointed, taken_back: Some(seen.now), ..past };
     Decision::act(seen, past, Reason::TakeBackOwnKey, [Step::Adopt { revision: leader.revision }])
 }
 
@@ -102,12 +109,35 @@ pub fn adopt(seen: &Observation, past: Past) -> Decision {
 fn overtaken(seen: &Observation, view: &ClusterView, control: &Control) -> Option<Obstacle> {
     let own = seen.postgres.running.as_ref().map_or(control.timeline, |running| running.timeline);
     let cluster = view.timeline();
+    let key = view.leader.as_ref().map(|leader| leader.epoch);
+    if let Some(obstacle) = restored::obstacle(seen, view, key) {
+        return Some(obstacle);
+    }
     // One that was promoted a moment ago may not have checkpointed on its timeline yet.
     let last = view.history.as_ref().and_then(|rows| rows.last()?.leader.as_deref());
     let behind = !ran_as_standby(control) && own < cluster && last != Some(seen.me.name.as_str());
     behind
         .then_some(Obstacle::OldTimeline { own, cluster })
         .or_else(|| right::membership(seen, view, &seen.me.name))
+}
+
+/// Before anything becomes writable by a key that this daemon has only taken back: a backup of the store may name who led
+/// long ago, and the others know what came after.
+pub fn doubted(seen: &Observation, past: &mut Past) -> Option<Decision> {
+    let since = past.taken_back?;
+    let later = restored::unheard_of(seen, past, &seen.view()).map(Reason::LeaseWithoutRight);
+    let open = election::unanswered(seen, &seen.view(), since);
+    match (open.is_empty(), later) {
+        (true, None) => {
+            past.taken_back = None;
+            None
+        }
+        (true, Some(because)) => Some(release(seen, past.clone(), because, None)),
+        (false, later) => {
+            let because = later.unwrap_or(Reason::TakeBackOwnKey);
+            Some(Decision::act(seen, past.clone(), because, election::ask(seen, open)))
+        }
+    }
 }
 
 /// A leader without data stops what is left and lets somebody else lead (P242).

@@ -31,6 +31,7 @@ mod reason;
 mod rejoin;
 mod replica;
 mod request;
+pub mod restored;
 pub mod slots;
 pub mod sync;
 mod turn;

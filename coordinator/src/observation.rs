@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failsafe::Failsafe;
 use crate::local::{Data, Postgres, Process, Running, Standby};
+use crate::restored::Restored;
 
 /// Everything a decision may look at.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub struct Observation {
     pub requests: Vec<Request>,
     /// The daemon was told to end.
     pub ending: Option<Wish>,
+    /// The store's records are old ones, from a backup: `decide` knows that from what it remembers, and says it here.
+    #[serde(default)]
+    pub restored: Option<Restored>,
 }
 
 /// What this node is and may be.

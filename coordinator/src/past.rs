@@ -13,6 +13,7 @@ use crate::decision::Task;
 use crate::local::{Data, Process};
 use crate::observation::{Observation, Outcome, Standing};
 use crate::reason::Reason;
+use crate::restored::Known;
 use crate::sync::admission::Closed;
 use crate::sync::leading::InForce;
 use crate::{claim, slots};
@@ -70,6 +71,15 @@ pub struct Past {
     /// The last reign that the store told of.
     #[serde(default)]
     pub reign: Option<Epoch>,
+    /// The last revision at which this node wrote the leader key: an older view shows less than it knows.
+    #[serde(default)]
+    pub wrote: Revision,
+    /// When this daemon took back a key of its name, until it has heard from the others or seen its server take writes.
+    #[serde(default)]
+    pub taken_back: Option<Moment>,
+    /// By what old records of a store are known for old.
+    #[serde(default)]
+    pub store: Known,
     /// Since when the store has not answered, and the last revision before; until it has told a later one, if that was long.
     #[serde(default)]
     pub away: Option<(Moment, Revision)>,
@@ -152,6 +162,9 @@ impl Past {
     #[must_use]
     pub fn remember(&self, seen: &Observation) -> Past {
         let mut past = self.clone();
+        past.wrote = seen.lease.map_or(past.wrote, |held| past.wrote.max(held.revision));
+        past.store.learn(seen, past.wrote);
+        past.taken_back = past.taken_back.filter(|_| !(seen.is_primary() && seen.holds_lease()));
         past.vacant_since = match seen.standing_of_key() {
             Standing::Vacant => past.vacant_since.or(Some(seen.now)),
             _ => None,
@@ -264,6 +277,8 @@ impl Past {
                     }
                     Task::Rewind { .. } | Task::Clone { .. } => {
                         (self.setback, self.diverged, self.compared) = (None, None, None);
+                        // From now on the directory is a part of what that leader's store tells.
+                        self.store = Known::default();
                     }
                     _ => {}
                 }

@@ -44,6 +44,8 @@ pub enum Reason {
     ReplicaWithoutCluster,
     /// The store lost its records and only a primary may write them again.
     RecordsLost,
+    /// The store has old records again, and the leader key is one of them.
+    OldKey(NodeName),
     /// An act was interrupted and left the directory unusable.
     ToxicData(Unfinished),
     // bootstrap
@@ -239,6 +241,7 @@ impl fmt::Display for Reason {
             Self::WrongCluster { here, cluster } => wrong_cluster(f, *here, *cluster),
             Self::UnreadableData(why) => write!(f, "the data directory cannot be judged ({why}); nothing is touched until a person has looked"),
             Self::ReplicaWithoutCluster => f.write_str("this data directory is a replica's and the cluster was never initialised: start the primary's node first"),
+            Self::OldKey(name) => write!(f, "the store has old records again (a backup of it was put back), and by them {name} leads: waiting for that key to run out; if {name} really leads now and its data is to stay, clone this node anew (matriarchctl reinit)"),
             Self::RecordsLost => f.write_str("the store lost the cluster's records: waiting for the primary to write them again; if it is gone for good, start the node that led last"),
             Self::ToxicData(Unfinished::Rewind) => f.write_str("a rewind of this data directory was interrupted: it is not started, waiting for a leader to rewind from again"),
             Self::ToxicData(Unfinished::Bootstrap) => f.write_str("a bootstrap of ours did not end: its remains go to the vault"),

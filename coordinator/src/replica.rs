@@ -8,12 +8,12 @@ use dcs::{ClusterView, Initialize, Timeline};
 
 use crate::decision::{Decision, Grounds, Step, StopMode, Task};
 use crate::local::{Data, Process, Running, Standby, Unfinished, Upstream};
-use crate::observation::Observation;
+use crate::observation::{Asked, Observation};
 use crate::past::{Intent, Past};
 use crate::reason::Reason;
 use crate::rejoin::{self, Lineage};
 use crate::slots::{is_true, slot_name};
-use crate::{fresh, leader};
+use crate::{fresh, leader, restored};
 
 /// Decides while `name` holds the lease.
 pub fn decide(seen: &Observation, past: Past, name: &NodeName) -> Decision {
@@ -45,6 +45,29 @@ pub fn decide(seen: &Observation, past: Past, name: &NodeName) -> Decision {
         None => starting(seen, past, name),
         Some((running, standby)) => follow(seen, past, name, running, standby),
     }
+}
+
+/// Decides while an old key that somebody has put back says that `name` leads: nobody follows it, and nothing is
+/// repaired after it. Its lease runs out, or it is given back by who knows better. If that one really leads, because it
+/// was away and knew no better, it is followed where acknowledged commits may be lost, and else by an operator's wish only.
+pub fn hold(seen: &Observation, past: Past, name: NodeName) -> Decision {
+    if seen.may_write() {
+        return step_down(seen, past, Reason::StepDown(name));
+    }
+    let leads = matches!(seen.peers.get(&name).map(|peer| &peer.answer), Some(Asked::Answered(_, answer)) if answer.primary);
+    let wished = matches!(past.intent, Some(Intent::Reinitialize { .. })) || seen.data == Data::Empty;
+    if wished || (leads && !restored::guarded(seen)) {
+        return decide(seen, past, &name);
+    }
+    let waits = past.waits(seen.now, |task| matches!(task, Task::StartStandby { .. })).is_some();
+    if seen.postgres.process == Process::Gone && matches!(seen.data, Data::Present(_)) && !waits {
+        let start = Step::Begin(Task::StartStandby { upstream: None });
+        return Decision::act(seen, past, Reason::OldKey(name), [start]);
+    }
+    let lately =
+        seen.peers.get(&name).is_some_and(|peer| seen.now.since(peer.asked) < seen.settings.loop_wait);
+    let ask = (!lately).then(|| Step::Ask([name.clone()].into_iter().collect()));
+    Decision::act(seen, past, Reason::OldKey(name), ask).wake_by(seen.now + seen.settings.loop_wait)
 }
 
 /// A server that takes writes without the lease stops at once.

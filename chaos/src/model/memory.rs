@@ -1,8 +1,10 @@
 //! [`Past`] as the model keeps it, and back.
 //!
-//! Left out is what no decision of the model depends on: `verdict` (it only words a reason), `flow`
-//! (`primary_race_backoff` is 0), `members_seen`, `slots_at` and `strangers` (no slots), `known`, `claim_returned`, `timelines` and `reign` (the store loses nothing), `away` and `expected` (they only make a candidate wait) and
-//! `bootstrapping` (the cluster exists), `went_on` (no failsafe mode), and of a failure what it said.
+//! Left out is what no decision of the model depends on: what only words a reason (`verdict`), or makes a candidate wait (`away`,
+//! `expected`); what belongs to slots (`members_seen`, `slots_at`, `strangers`), to a race with a primary that still writes (`flow`), to
+//! bootstrap (`known`, `claim_returned`, `bootstrapping`) and to failsafe mode (`went_on`), none of which it has; what is
+//! remembered of a store that could lose its records or get old ones back (`timelines`, `reign`, `store`, `wrote`, `taken_back`), as
+//! this one does not; and of a failure what it said.
 
 use coordinator::sync::leading::InForce;
 use coordinator::{Intent as Aim, Past, Reason, Setback as Failure};

@@ -177,6 +177,7 @@ fn answer(said: &Said) -> PeerAnswer {
         tags: BTreeMap::new(),
         watchdog_failed: false,
         matriarch: true,
+        known: None,
     }
 }
 
@@ -218,6 +219,7 @@ impl Model {
             lease: daemon.held.as_ref().map(held),
             released: (daemon.released > 0).then(|| epoch(daemon.released)),
             arrival: None,
+            restored: None,
             postgres: self.postgres(state, node, cast),
             data: self.data(state, node),
             job: daemon.job.map(|job| coordinator::Job { task: task(&job.work), since: job.since.moment() }),

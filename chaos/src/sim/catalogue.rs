@@ -15,12 +15,11 @@ pub const ROWS: [&str; 94] = [
 ];
 
 /// Rows that no life goes through, and why: at most a fifth of all.
-pub const UNMODELLED: [(&str, &str); 17] = [
+pub const UNMODELLED: [(&str, &str); 16] = [
     ("F22", "moving directories is one step in this world; its journal is tested with real directories"),
     ("F23", "the world has no disks that fill"),
     ("F43", "the world has one host for each name"),
     ("F65", "the world has no names to look up"),
-    ("F74", "what holds after a backup of the store was put back is not promised yet"),
     ("F76", "the world's watch tells whole views; the fold of events is tested beside the store"),
     ("F83", "the world's store asks for no passwords"),
     ("F86", "the world's store has no members of its own"),

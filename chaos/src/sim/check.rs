@@ -14,6 +14,9 @@ const OFTEN: usize = 50;
 /// How long two servers may take writes side by side while one of them is being stopped.
 const OVERLAP: Duration = Duration::from_secs(1);
 
+/// How long people look on before they help a cluster that asks for it.
+const PEOPLE: Duration = Duration::from_secs(60);
+
 impl World {
     /// The state of the world.
     pub(super) fn check(&mut self) {
@@ -192,6 +195,7 @@ impl World {
             self.nodes.values().filter(|node| ends(node)).map(|node| node.name.clone()).collect();
         let mut left = bound;
         let step = Duration::from_millis(500);
+        let mut people = self.now + PEOPLE;
         while let Some(why) = self.unwell().or_else(|| self.impending()) {
             if left.is_zero() {
                 self.broken(format!("the cluster has not come together within {} s: {why}", bound.as_secs()));
@@ -199,6 +203,10 @@ impl World {
             }
             left = left.saturating_sub(step);
             self.run(step);
+            if self.now >= people {
+                self.rescue();
+                people = self.now + PEOPLE;
+            }
             // Whoever was told to end before all faults ended is started again once it has.
             let over = |name: &mut NodeName| self.nodes[name].daemon.is_none();
             for name in ending.extract_if(.., over).collect::<Vec<_>>() {

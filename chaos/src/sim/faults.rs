@@ -42,8 +42,11 @@ impl World {
             ["store-clock", thousandths] => self.store.fast = thousandths.parse().unwrap_or(0),
             ["store", "saved"] => self.store.save(),
             ["store", "restored"] => {
+                let claimed = self.store.claimed.1;
                 if self.store.restore(self.now + self.store.settings.ttl) {
                     self.hit("F74");
+                    self.law.forgot = true;
+                    self.law.restored = self.law.restored.max(Some(claimed));
                     self.excuse(self.store.longest());
                 }
             }

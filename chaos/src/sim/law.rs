@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use config::{NodeName, SynchronousMode};
-use dcs::{Epoch, Lsn, Moment};
+use dcs::{Epoch, Lsn, Moment, Timeline};
 
 use super::World;
 use super::chance::Stream;
+use super::network::Kind;
+use super::node::Node;
 use super::planted::Fault;
 use super::server::Wal;
 
@@ -24,15 +26,26 @@ pub struct Ledger {
     /// An operator accepts a loss.
     pub losing: bool,
     /// The newest reign that acknowledged a write.
-    newest: Option<Epoch>,
+    newest: Option<(Epoch, NodeName)>,
     /// Until then an older reign may still acknowledge writes: an assumption of the lease was broken on purpose.
     excused: Option<Moment>,
     /// The store lost its records, and with them what was claimed.
     pub forgot: bool,
+    /// The store has old records again; the highest timeline that was claimed before.
+    pub restored: Option<Timeline>,
+    /// Who leads by them and could not know better.
+    ignorant: Option<NodeName>,
     /// Commits that clients were told of.
     pub commits: u64,
     /// Those that an older reign told of while it was excused.
     pub late: u64,
+}
+
+impl Ledger {
+    /// Whether a node may acknowledge writes in an earlier reign than this other, for all that it can know.
+    fn is_its_own(&self, name: &NodeName, other: &NodeName) -> bool {
+        self.restored.is_some() && (name == other || self.ignorant.as_ref() == Some(name))
+    }
 }
 
 /// Adds a log, and drops what is part of it.
@@ -53,15 +66,20 @@ impl World {
             return;
         };
         let unwatched = self.nodes[name].knows_no_promise() || self.nodes[name].server.unwatched;
-        match self.law.newest {
-            Some(newest) if newest > reign && (self.excused() || unwatched) => {
+        match &self.law.newest {
+            // By a store that has old records again: its own reign of before, or one that it could not know to be over.
+            Some((newest, who)) if *newest > reign && self.law.is_its_own(name, who) => {}
+            Some((newest, _)) if *newest > reign && (self.excused() || unwatched) => {
                 self.law.late += 1;
             }
-            Some(newest) if newest > reign => self.broken(format!(
-                "{name} acknowledged a write of reign {} after one of reign {}",
-                reign.0, newest.0
-            )),
-            _ => self.law.newest = Some(reign),
+            Some((newest, _)) if *newest > reign => {
+                let newest = newest.0;
+                self.broken(format!(
+                    "{name} acknowledged a write of reign {} after one of reign {newest}",
+                    reign.0
+                ));
+            }
+            _ => self.law.newest = Some((reign, name.clone())),
         }
     }
 
@@ -69,6 +87,28 @@ impl World {
     pub(super) fn excuse(&mut self, span: Duration) {
         let until = self.now + span;
         self.law.excused = Some(self.law.excused.map_or(until, |before| before.max(until)));
+    }
+
+    /// Who leads by old records, was away when later ones were written, and reaches nobody who was there, cannot know: what
+    /// it lacks is lost.
+    pub(super) fn ignorance(&mut self, name: &NodeName) {
+        let Some(claimed) = self.law.restored.filter(|claimed| self.nodes[name].known.timeline < *claimed)
+        else {
+            return;
+        };
+        let tells = |other: &&Node| {
+            let awake =
+                other.daemon.is_some() && other.stopped.daemon.is_none() && other.stopped.host.is_none();
+            awake && other.known.timeline >= claimed && self.passes(Kind::Rest, name, &other.name)
+        };
+        if self.nodes.values().any(|other| tells(&other)) {
+            return;
+        }
+        if let Some(dir) = &self.nodes[name].server.dir {
+            let wal = dir.wal.clone();
+            self.law.promised.retain(|written| written.is_part_of(&wal));
+        }
+        self.law.ignorant = Some(name.clone());
     }
 
     /// Whether an assumption of the lease has just been broken on purpose.

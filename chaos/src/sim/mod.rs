@@ -32,6 +32,7 @@ pub mod plot;
 pub mod reasons;
 mod renew;
 mod replication;
+mod rescue;
 pub mod script;
 mod server;
 mod setup;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::peer::PeerAnswer;
 use config::{ClusterConfig, NodeName, Tags};
 use coordinator::failsafe::{Failsafe, Leave, Promise};
+use coordinator::restored::Known;
 use coordinator::{
     Arrival, Bootstrap, Held, Job, LeaderHistory, Myself, Observation, Outcome, Past, Peer, Postgres,
     Process, Reason, Repair, Request, Running, Slot, Standby, SyncWrites, Wish,
@@ -51,6 +52,7 @@ pub struct Node {
     pub exited: Option<i32>,
     /// What it has promised a leader without the store.
     pub promise: Option<Promise>,
+    pub known: Known,
 }
 
 /// A running daemon.
@@ -104,10 +106,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub fn new(now: Moment, local: Moment, settings: Arc<ClusterConfig>) -> Self {
+    pub fn new(now: Moment, local: Moment, settings: Arc<ClusterConfig>, known: Known) -> Self {
         Self {
             started: local,
-            past: Past::default(),
+            past: Past { store: known, ..Past::default() },
             settings,
             view: None,
             view_due: None,
@@ -202,6 +204,7 @@ impl Node {
             slow: BTreeMap::new(),
             exited: None,
             promise: None,
+            known: Known::default(),
         }
     }
 
@@ -280,6 +283,7 @@ impl Node {
             lease: daemon.held,
             released: daemon.released,
             arrival: daemon.arrival.clone(),
+            restored: None,
             postgres: Postgres {
                 process: self.server.process,
                 upstream: self.server.upstream.clone().filter(|_| !self.server.primary),
@@ -369,6 +373,7 @@ impl Node {
             tags: self.published_tags(),
             watchdog_failed: false,
             matriarch: true,
+            known: Some(self.known.timeline),
         }
     }
 

@@ -130,6 +130,8 @@ fn event(kind: Family, dice: &mut Dice) -> String {
             6 => format!("{HEARS}store leader-dies\nrevoke {node}"),
             7 => format!("{HEARS}wipe-store"),
             8 => format!("{HEARS}overwrite-leader-key {node}\nwait {}s\ndelete-leader-key", dice.roll(20)),
+            9 => "store saved".to_owned(),
+            10 => backup(dice),
             _ => format!("forget-member {node}"),
         },
         Family::Postgres => postgres(roll, node, other, dice),
@@ -149,6 +151,15 @@ fn event(kind: Family, dice: &mut Dice) -> String {
         },
         Family::Disks => disks(roll, node, dice),
     }
+}
+
+/// A backup of the store is put back, in half of the cases after another has been promoted.
+fn backup(dice: &mut Dice) -> String {
+    if dice.roll(2) == 0 {
+        return format!("{HEARS}store restored");
+    }
+    let (later, away) = (dice.roll(60), dice.roll(20));
+    format!("store saved\nkill @leader\nwait {later}s\n{HEARS}store restored\nwait {away}s\n{ALL_START}")
 }
 
 /// What lies on disks: repairs that are interrupted, copies, what cannot be read, what did not arrive whole.

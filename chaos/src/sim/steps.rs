@@ -39,6 +39,8 @@ impl World {
         let daemon = self.daemon(name);
         daemon.ended = None;
         daemon.past = decision.past.clone();
+        self.node(name).known = decision.past.store;
+        let daemon = self.daemon(name);
         daemon.wake = wake.min(now + PULSE).max(now + Duration::from_millis(1));
         self.mark_turn(name, &seen, &decision);
         let mut done: Vec<String> = Vec::new();
@@ -292,6 +294,7 @@ impl World {
         }
         let (epoch, revision) = got.map_err(str::to_owned)?;
         self.store.renew(session, until, ttl);
+        self.ignorance(name);
         if !known {
             return Err("the store did not answer in time: nobody knows whether it was done".to_owned());
         }

@@ -14,10 +14,19 @@ use dcs::{
 #[derive(Debug)]
 struct Saved {
     leader: Option<Leader>,
+    initialize: Initialize,
+    claim: Option<NodeName>,
+    settings: Arc<ClusterConfig>,
+    config: Option<Revision>,
     members: BTreeMap<NodeName, (Member, i64)>,
     status: Status,
+    failover: Option<Versioned<Failover>>,
     sync: Option<Versioned<SyncState>>,
     history: Option<Vec<HistoryRow>>,
+    failsafe: Option<BTreeMap<NodeName, String>>,
+    failsafe_at: Revision,
+    reign: Option<Epoch>,
+    claimed: (Revision, Timeline),
     sessions: Vec<i64>,
 }
 
@@ -197,19 +206,33 @@ impl Store {
     pub fn save(&mut self) {
         self.saved = Some(Box::new(Saved {
             leader: self.leader.clone(),
+            initialize: self.initialize,
+            claim: self.claim.clone(),
+            settings: self.settings.clone(),
+            config: self.config,
             members: self.members.clone(),
             status: self.status.clone(),
+            failover: self.failover.clone(),
             sync: self.sync.clone(),
             history: self.history.clone(),
+            failsafe: self.failsafe.clone(),
+            failsafe_at: self.failsafe_at,
+            reign: self.reign,
+            claimed: self.claimed,
             sessions: self.sessions.keys().copied().collect(),
         }));
     }
 
-    /// Puts the backup back, under new revisions; its sessions live again for a while. Whether there was one.
+    /// Puts the backup back: old records, to which a later revision is added, as etcd can be told to do (without, every
+    /// daemon refuses what the store says until it is started again). Its sessions live again for a while. Whether there was one.
     pub fn restore(&mut self, until: Moment) -> bool {
         let Some(saved) = self.saved.take() else { return false };
         (self.leader, self.members, self.status) = (saved.leader, saved.members, saved.status);
-        (self.sync, self.history) = (saved.sync, saved.history);
+        (self.initialize, self.claim) = (saved.initialize, saved.claim);
+        (self.settings, self.config) = (saved.settings, saved.config);
+        (self.failover, self.sync, self.history) = (saved.failover, saved.sync, saved.history);
+        (self.failsafe, self.failsafe_at) = (saved.failsafe, saved.failsafe_at);
+        (self.reign, self.claimed) = (saved.reign, saved.claimed);
         self.sessions = saved.sessions.into_iter().map(|session| (session, until)).collect();
         self.commit();
         true

@@ -179,7 +179,7 @@ impl World {
         let node = self.node(name);
         (node.up, node.unfenceable) = (true, false);
         if node.daemon.is_none() {
-            node.daemon = Some(Daemon::new(now, local, settings));
+            node.daemon = Some(Daemon::new(now, local, settings, node.known));
             node.exited = None;
             if self.nodes[name].fencer.as_ref().is_none_or(|fencer| fencer.stopped.is_some()) {
                 self.new_fencer(name);
@@ -255,7 +255,7 @@ impl World {
     }
 
     /// `switchover [CANDIDATE] [in SPAN]`, `failover CANDIDATE`.
-    fn handover(&mut self, planned: bool, rest: &[&str]) -> Done {
+    pub(super) fn handover(&mut self, planned: bool, rest: &[&str]) -> Done {
         let mut failover = Failover { leader: None, candidate: None, scheduled_at: None };
         if planned {
             failover.leader = self.store.leader.as_ref().map(|leader| leader.name.to_string());

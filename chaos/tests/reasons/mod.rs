@@ -25,6 +25,7 @@ fn samples() -> Vec<Reason> {
         Reason::UnreadableData(why()),
         Reason::ReplicaWithoutCluster,
         Reason::RecordsLost,
+        Reason::OldKey(n1()),
         Reason::ToxicData(Unfinished::Rewind),
         Reason::CreateCluster,
         Reason::FoundCluster,

@@ -70,6 +70,7 @@ fn seen(view: ClusterView) -> Observation {
         floor: None,
         failover_due: None,
         requests: Vec::new(),
+        restored: None,
         ending: None,
     }
 }

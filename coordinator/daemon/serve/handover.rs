@@ -87,7 +87,7 @@ impl Clerk {
             });
         }
         while let Some(answer) = asked.join_next().await {
-            if matches!(answer, Ok(Some(peer)) if may_lead(&peer)) {
+            if matches!(answer, Ok(Some(peer)) if peer.position.is_some() && may_lead(&peer)) {
                 return true;
             }
         }

@@ -11,16 +11,20 @@ use crate::eligible::Obstacle;
 use crate::local::{Data, Process};
 use crate::observation::{Asked, Observation};
 use crate::past::Past;
+use crate::restored;
 use crate::slots::is_true;
 
 /// How old an answer may be by which a node that holds the lease already judges itself.
 const FRESH: core::time::Duration = core::time::Duration::from_secs(2);
 
-/// The record that restricts who may lead, if commits are to wait for standbys and a leader has written one.
+/// The record that restricts who may lead, if commits are to wait for standbys and a leader has written one. An old one
+/// that is back restricts nobody beside whom led last.
 #[must_use]
 pub fn record<'a>(seen: &Observation, view: &'a ClusterView) -> Option<&'a SyncState> {
     let record = view.sync.as_ref().map(|sync| &sync.value);
-    record.filter(|record| record.leader.is_some() && leading::mode(seen) != SynchronousMode::Off)
+    let led_last = seen.restored.is_some_and(|restored| restored.led_last);
+    let counts = leading::mode(seen) != SynchronousMode::Off && !led_last;
+    record.filter(|record| record.leader.is_some() && counts)
 }
 
 /// Whether the record has this member as its leader or as a standby.
@@ -35,7 +39,7 @@ fn leads(record: &SyncState, name: &str) -> bool {
 
 /// Whether an operator has asked for this very member and takes the loss: a failover, which names no leader to give up
 /// (P092, P255). A switchover promises to lose nothing.
-fn loss_accepted(view: &ClusterView, name: &str) -> bool {
+pub fn loss_accepted(view: &ClusterView, name: &str) -> bool {
     let asked =
         |failover: &Failover| failover.leader.is_none() && failover.candidate.as_deref() == Some(name);
     view.failover.as_ref().is_some_and(|failover| asked(&failover.value))
@@ -102,11 +106,21 @@ pub enum Right {
 /// Judges a promotion under the lease.
 #[must_use]
 pub fn to_promote(seen: &Observation, view: &ClusterView) -> Right {
-    let Some(record) = record(seen, view) else { return Right::Has };
+    let guard = view.sync.as_ref().map(|sync| sync.revision);
+    if let Some(obstacle) = restored::obstacle(seen, view, seen.lease.map(|held| held.epoch)) {
+        return Right::Refused(obstacle);
+    }
+    let Some(record) = record(seen, view) else {
+        let outdated = seen.restored.is_some() && leading::mode(seen) != SynchronousMode::Off;
+        return match guard.filter(|_| outdated && !leading::behind(seen, view)) {
+            Some(_) => Right::After(leading::alone(seen, guard)),
+            None if outdated && guard.is_some() => Right::Waits,
+            None => Right::Has,
+        };
+    };
     if leading::behind(seen, view) {
         return Right::Waits;
     }
-    let guard = view.sync.as_ref().map(|sync| sync.revision);
     if let Some(obstacle) = membership(seen, view, &seen.me.name) {
         return Right::Refused(obstacle);
     }

@@ -1,6 +1,7 @@
 //! Faults planted into the world itself, each to see that its checker fires.
 
 use config::NodeName;
+use coordinator::restored::Known;
 use coordinator::{Step, Task};
 use dcs::{Epoch, SystemId, Timeline};
 
@@ -96,10 +97,12 @@ pub enum Fault {
     HistoriesAgree,
     /// A leader's history counts before its first checkpoint.
     CheckpointForgotten,
+    /// What a backup of the store says counts for today's.
+    BackupBelieved,
 }
 
 /// Every fault, a script in which it shows (or the name of a scenario, whose script is played), and what its checker says.
-pub const PLANTED: [(Fault, &str, &str); 42] = [
+pub const PLANTED: [(Fault, &str, &str); 43] = [
     (Fault::PromoteWithoutLease, "wait 2s", "without the lease"),
     // F35: the daemon is stopped by a signal.
     (Fault::NoFencer, "stop-daemon n1\nwait 60s", "side by side"),
@@ -181,6 +184,8 @@ pub const PLANTED: [(Fault, &str, &str); 42] = [
          delete-leader-key\nstart n1\nwait 40s\nexpect leader n2",
         "it is not so",
     ),
+    // F74.
+    (Fault::BackupBelieved, "scenario store-restored-synchronous", "it is not so"),
     (Fault::HistoriesAgree, "scenario returns-diverged-rewind", "it is not so"),
     (
         Fault::CheckpointForgotten,
@@ -221,6 +226,10 @@ impl World {
                 {
                     branch.mint = 99_999;
                 }
+            }
+            Fault::BackupBelieved => {
+                self.daemon(name).past.store = Known::default();
+                self.node(name).known = Known::default();
             }
             Fault::RetiresTheLast if replica && !self.nodes[&source].up => {
                 self.node(name).server.crash(coordinator::Process::Gone);
