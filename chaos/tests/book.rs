@@ -137,7 +137,8 @@ fn what_pages_name_exists() {
 /// What the runbook quotes is what the code prints, apart from names and numbers and the halves of sentences.
 #[test]
 fn the_runbook_quotes_what_the_code_says() {
-    let said: String = files(&root().join("coordinator"), "rs").iter().map(|path| read(path)).collect();
+    let sources = ["coordinator", "dcs"].map(|folder| files(&root().join(folder), "rs")).concat();
+    let said: String = sources.iter().map(|path| read(path)).collect();
     let said = said.split("\\\n").map(str::trim_start).collect::<Vec<_>>().concat();
     let page = read(&root().join("docs/src/operate/runbook.md"));
     let mut checked = 0;

@@ -38,7 +38,7 @@ impl Node {
         };
         match done {
             Ok(Some(revision)) => {
-                self.sync = SyncWrites { written: Some(revision), doubtful: false };
+                self.sync = SyncWrites { written: Some(revision), ..SyncWrites::default() };
                 if let Some(sync) = sync {
                     let names: Vec<&str> = sync.standbys.iter().map(String::as_str).collect();
                     let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
@@ -46,9 +46,9 @@ impl Node {
                 }
                 Ok(())
             }
-            // Whatever was under way had this or an older guard, and is void with it.
+            // Whatever was under way had this or an older guard: it is void with it, or it is what has changed the record.
             Ok(None) => {
-                self.sync.doubtful = false;
+                (self.sync.doubtful, self.sync.refused) = (false, Some(guard.unwrap_or_default()));
                 bail!("somebody else has changed the record meanwhile")
             }
             Err(error @ StoreError::Unknown(_)) => Err(error.into()),

@@ -138,6 +138,10 @@ pub struct SyncWrites {
     pub written: Option<Revision>,
     /// How the last one ended is not known: it may still arrive.
     pub doubtful: bool,
+    /// The revision over which the last one was refused, 0 where there was no record: a view that still shows it is older
+    /// than what was written since, by this node perhaps.
+    #[serde(default)]
+    pub refused: Option<Revision>,
 }
 
 /// A lease this node holds. Between `soft` and `hard` it steps down; at `hard`

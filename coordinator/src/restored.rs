@@ -22,6 +22,8 @@ use crate::sync::{leading, right};
 pub struct Known {
     /// The highest timeline that the store told to be made or claimed.
     pub timeline: Timeline,
+    /// The highest that it told to be claimed: the history of a restored store may have been written since.
+    pub claim: Timeline,
     /// The last reign; while the store's records are old, the last before.
     pub reign: Option<Epoch>,
     /// The last write of the record of synchronous standbys, likewise.
@@ -57,18 +59,27 @@ pub struct Restored {
 impl Known {
     /// Notes what is seen; `wrote`: a view older than that shows less than this node did itself.
     pub fn learn(&mut self, seen: &Observation, wrote: Revision) {
+        self.hear(seen, wrote);
         let running = seen.postgres.running.as_ref().filter(|_| seen.is_primary() && seen.holds_lease());
         if let (Some(held), Some(running)) = (seen.lease, running) {
             self.led = Some(held.epoch);
             if self.old.is_none() {
                 (self.reign, self.timeline) = (Some(held.epoch), self.timeline.max(running.timeline));
+                // A key that was taken back may be Patroni's, which claims nothing.
+                if held.revision.0 == held.epoch.0 {
+                    self.claim = self.claim.max(running.timeline);
+                }
             }
         }
+    }
+
+    /// Notes what the store tells.
+    fn hear(&mut self, seen: &Observation, wrote: Revision) {
         let Some(view) = seen.store.view.as_ref().filter(|view| view.revision >= wrote) else { return };
         let sync = view.sync.as_ref().map(|sync| sync.revision);
         let told = claim::told(view, None);
         let rewritten = view.reign == self.reign && sync.is_some_and(|sync| sync < self.sync);
-        let older = told < self.timeline || rewritten;
+        let older = told < self.timeline || view.claim < self.claim || rewritten;
         let over = self.old.is_none_or(|old| {
             let anew = view.reign != old.reign || sync != old.sync;
             let waits = leading::mode(seen) != SynchronousMode::Off;
@@ -76,7 +87,8 @@ impl Known {
         });
         if !older && over {
             let sync = sync.unwrap_or(self.sync);
-            *self = Self { timeline: told, reign: view.reign, sync, led: self.led, old: None };
+            let (claim, reign) = (view.claim, view.reign);
+            *self = Self { timeline: told, claim, reign, sync, led: self.led, old: None };
         } else if older && (self.old.is_none_or(|old| view.reign < old.reign)) {
             let asked = view.failover.as_ref().map(|failover| failover.revision).unwrap_or_default();
             self.old = Some(Old { reign: view.reign, sync, asked });
@@ -95,12 +107,13 @@ impl Known {
 /// Whether the leader key is one of an earlier reign.
 #[must_use]
 pub fn by_old_key(seen: &Observation, view: &ClusterView) -> bool {
-    let key = view.leader.as_ref().map(|leader| leader.epoch);
-    is_old(seen, key)
+    is_old(seen, view, view.leader.as_ref().map(|leader| leader.epoch))
 }
 
-fn is_old(seen: &Observation, key: Option<Epoch>) -> bool {
-    seen.restored.is_some_and(|restored| restored.earlier && key.is_some() && key == restored.old.reign)
+/// A leader of Patroni's, or a person, writes a key and no reign.
+fn is_old(seen: &Observation, view: &ClusterView, key: Option<Epoch>) -> bool {
+    let unchanged = |restored: Restored| restored.earlier && view.reign == restored.old.reign;
+    key.is_some() && (key == view.reign || view.reign.is_none()) && seen.restored.is_some_and(unchanged)
 }
 
 /// Whether an old record could let somebody lead who lacks acknowledged commits, or beside a leader.
@@ -116,7 +129,7 @@ pub fn obstacle(seen: &Observation, view: &ClusterView, key: Option<Epoch>) -> O
     let since = view.failover.as_ref().is_some_and(|failover| failover.revision > restored.old.asked);
     let named = since && right::loss_accepted(view, seen.me.name.as_str());
     let entitled = restored.led_last || named;
-    (is_old(seen, key) || (guarded(seen) && !entitled)).then_some(Obstacle::OldRecords)
+    (is_old(seen, view, key) || (guarded(seen) && !entitled)).then_some(Obstacle::OldRecords)
 }
 
 /// The member that knows of a later timeline than this store: it is older than the cluster, and so may be what it says of

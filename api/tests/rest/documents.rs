@@ -13,7 +13,7 @@ const NOW: Moment = Moment(1_000_000_000_000);
 
 /// Patroni's text with what matriarch adds taken out.
 fn as_patroni(text: &str) -> String {
-    let own = format!(", \"matriarch\": \"{}\"", api::MATRIARCH_VERSION);
+    let own = format!(", \"matriarch\": \"{}\", \"known_timeline\": 0", api::MATRIARCH_VERSION);
     assert!(text.contains(&own), "{text}");
     text.replace(&own, "")
 }

@@ -212,6 +212,7 @@ impl Model {
                 silent: false,
             },
             sync: SyncWrites {
+                refused: None,
                 written: (daemon.written > 0).then(|| revision(daemon.written)),
                 doubtful: daemon.doubtful,
             },

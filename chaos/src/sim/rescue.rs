@@ -42,7 +42,7 @@ impl World {
         }
         let standbys = self.nodes.values().filter(|node| node.server.answers() && node.withheld.is_empty());
         let most = standbys.filter(|node| node.tags.may_lead()).filter_map(|node| {
-            let dir = node.server.dir.as_ref()?;
+            let dir = node.server.dir.as_ref().filter(|dir| dir.floor.is_none())?;
             Some(((dir.wal.timeline(), dir.wal.end), node.name.clone()))
         });
         let Some((_, name)) = most.max() else { return };

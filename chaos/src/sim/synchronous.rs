@@ -7,7 +7,7 @@ use config::{NodeName, SynchronousMode};
 use coordinator::slots::slot_name;
 use coordinator::sync::{names, resolver::Wait};
 use coordinator::{Sender, Step, SyncWrites};
-use dcs::{Lsn, SyncState, Versioned};
+use dcs::{Lsn, Revision, SyncState, Versioned};
 
 use super::World;
 use super::planted::Fault;
@@ -72,25 +72,26 @@ impl World {
         if asked.is_err() && self.chances.are_there() {
             self.doubt(name);
         }
-        let known = asked?;
+        let (known, before) = (asked?, self.daemon(name).sync);
         let found = self.store.sync.as_ref().map(|sync| sync.revision);
         match step {
             Step::WriteSync { sync, guard } if found == *guard => {
                 let revision = self.store.commit();
                 self.store.sync = Some(Versioned { value: sync.clone(), revision });
-                self.daemon(name).sync = SyncWrites { written: Some(revision), doubtful: false };
+                self.daemon(name).sync = SyncWrites { written: Some(revision), ..SyncWrites::default() };
             }
             Step::DeleteSync { guard } if found == Some(*guard) => {
                 self.store.sync = None;
                 let revision = self.store.commit();
-                self.daemon(name).sync = SyncWrites { written: Some(revision), doubtful: false };
+                self.daemon(name).sync = SyncWrites { written: Some(revision), ..SyncWrites::default() };
             }
-            _ => {
-                self.daemon(name).sync.doubtful = false;
-                return Err("somebody else changed the record".to_owned());
-            }
+            Step::WriteSync { guard, .. } => return self.refuse(name, guard.unwrap_or_default()),
+            Step::DeleteSync { guard } => return self.refuse(name, *guard),
+            _ => return Err("no step about the record".to_owned()),
         }
         if !known {
+            // Nobody tells it that it was done.
+            self.daemon(name).sync = before;
             self.doubt(name);
             return Err("the store did not answer in time".to_owned());
         }
@@ -104,6 +105,13 @@ impl World {
         server.names = names::of_standby(&settings).unwrap_or_default();
         server.stragglers.clear();
         server.waiting.clear();
+    }
+
+    /// The record is not the one that the node saw.
+    fn refuse(&mut self, name: &NodeName, guard: Revision) -> Result<(), String> {
+        let sync = &mut self.daemon(name).sync;
+        (sync.doubtful, sync.refused) = (false, Some(guard));
+        Err("somebody else changed the record".to_owned())
     }
 
     /// How the last write of the record ended is not known.

@@ -167,9 +167,11 @@ fn set(seen: &Observation, past: &mut Past, upkeep: &mut Upkeep, wanted: String)
     upkeep.steps.push(Step::SetNames(wanted));
 }
 
-/// Whether the view is older than the last record of this kind that this node wrote.
+/// Whether the view is older than the last record of this kind that this node wrote, or than one that is known to be
+/// there.
 pub fn behind(seen: &Observation, view: &ClusterView) -> bool {
-    seen.sync.written.is_some_and(|written| view.revision < written)
+    let shown = view.sync.as_ref().map(|sync| sync.revision).unwrap_or_default();
+    seen.sync.written.is_some_and(|written| view.revision < written) || seen.sync.refused == Some(shown)
 }
 
 /// The record, if it names this node.
