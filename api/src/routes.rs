@@ -144,7 +144,12 @@ pub static ROUTES: &[Route] = &[
         CHECK,
         "The leader, or a streaming replica within ?lag= (mode=apply or mode=write).",
     ),
-    open("/patroni", Endpoint::Patroni, &[200], "What this node knows of itself."),
+    open(
+        "/patroni",
+        Endpoint::Patroni,
+        &[200],
+        "What this node knows of itself. Under `patroni` matriarch adds its version and `known_timeline`, the highest timeline that the store told it of.",
+    ),
     open("/cluster", Endpoint::Cluster, CHECK, "Members, roles, lag, pause and planned switchovers."),
     open("/members", Endpoint::Members, CHECK, "The members of /cluster alone."),
     open("/history", Endpoint::History, CHECK, "Past promotions, oldest first."),
