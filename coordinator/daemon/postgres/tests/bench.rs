@@ -43,12 +43,21 @@ pub fn real<F: AsyncFnOnce(&Bench)>(body: F) {
     // Whatever happened, nothing stays behind.
     for paths in bench.started.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         runtime().block_on(process::kill_all(&paths, LONG)).unwrap();
+        remove_segment(&paths);
         if outcome.is_err() {
             eprintln!("--- log of {}:\n{}", paths.data_dir.display(), run::log_tail(&paths.log));
         }
     }
     if let Err(panic) = outcome {
         resume_unwind(panic);
+    }
+}
+
+/// A killed server leaves a System V segment, which its next start would remove; the kernel allows 4096.
+fn remove_segment(paths: &Paths) {
+    let lock = std::fs::read_to_string(paths.data_dir.join("postmaster.pid")).unwrap_or_default();
+    if let Some(id) = lock.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
+        let _best_effort = std::process::Command::new("ipcrm").args(["-m", id]).status();
     }
 }
 
