@@ -22,7 +22,7 @@ impl World {
     }
 
     /// Nobody leads, and somebody says that the store has old records again: the one with most is named, as its
-    /// obstacle asks, unless that was done.
+    /// obstacle asks.
     pub(super) fn rescue(&mut self) {
         let asks = |reason: Option<&Reason>| {
             matches!(
